@@ -1,0 +1,25 @@
+"""Tasks and their data: what a training loop reads.
+
+``load`` gives a task's train, validation and test ``Split``; ``Batches`` draws shuffled batches from one for
+training, ``ordered_batches`` goes through one once for evaluation.
+"""
+
+from compressm.data.batches import Batches, ordered_batches
+from compressm.data.errors import DataError
+from compressm.data.splits import Batch, Split, Splits, hold_out
+from compressm.data.tasks import Task, describe, get_task, load, task_names
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "DataError",
+    "Split",
+    "Splits",
+    "Task",
+    "describe",
+    "get_task",
+    "hold_out",
+    "load",
+    "ordered_batches",
+    "task_names",
+]
