@@ -1,0 +1,126 @@
+"""The adapter protocol, its registry, and the search for layers in a model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from compressm.lti import DiagonalSystem, Reduction
+
+Move = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ParameterUpdate:
+    """What a cut does to one parameter and to its optimiser moments.
+
+    Attributes:
+        value: The new value, in any dtype and on any device; the parameter keeps its own.
+        first_moment: Maps a quantity that transforms like the parameter's gradient (momentum, Adam's first
+            moment), float64 on the CPU in and out, from the old coordinates to the new ones. None: there is
+            no such map, the moments restart.
+        second_moment: The same for quantities that transform like the squared gradient.
+    """
+
+    value: Tensor
+    first_moment: Move | None = None
+    second_moment: Move | None = None
+
+
+class LTIAdapter(Protocol):
+    """Joins one type of linear time-invariant layer to :mod:`compressm.lti`.
+
+    Implement the three methods and the attribute for a layer of your own, then
+    ``compressm.register(MyLayer, MyAdapter())``. Adapters are pure: they read the layer and return values;
+    only the compressor writes.
+    """
+
+    @property
+    def ssm_parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that form the dynamics: they get the SSM learning rate and no decay."""
+        ...
+
+    def state_dim(self, layer: Any) -> int:
+        """States of the layer as it is now."""
+        ...
+
+    def system(self, layer: Any) -> DiagonalSystem:
+        """The linear map that the layer applies, ``y_k = Re(C x_k) + D u_k``."""
+        ...
+
+    def write_back(self, layer: Any, reduction: Reduction) -> Mapping[str, ParameterUpdate]:
+        """The layer's parameters, by name, that realise ``reduction.system``.
+
+        Raises:
+            ValueError: If the layer cannot represent that system.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CompressibleLayer:
+    """A layer of a model that has an adapter."""
+
+    name: str
+    module: nn.Module
+    adapter: LTIAdapter
+
+    @property
+    def state_dim(self) -> int:
+        """States as they are now."""
+        return self.adapter.state_dim(self.module)
+
+    def system(self) -> DiagonalSystem:
+        """The layer's linear system.
+
+        Raises:
+            ValueError: Naming the layer, if it is unstable or not finite.
+        """
+        try:
+            return self.adapter.system(self.module)
+        except ValueError as error:
+            raise ValueError(f"layer {self.name!r}: {error}") from error
+
+
+_registry: dict[type[nn.Module], LTIAdapter] = {}
+
+
+def register(layer_type: type[nn.Module], adapter: LTIAdapter) -> None:
+    """Make layers of ``layer_type`` and its subclasses known to compressm.
+
+    Args:
+        layer_type: The layer's class. Registering a class again replaces its adapter.
+        adapter: Shows the layer's system and writes a smaller one back.
+
+    Raises:
+        TypeError: If ``layer_type`` is not a class of modules or the adapter lacks a member of
+            :class:`LTIAdapter`.
+    """
+    if not (isinstance(layer_type, type) and issubclass(layer_type, nn.Module)):
+        raise TypeError(f"register() takes a subclass of torch.nn.Module, not {layer_type!r}")
+    members = ("ssm_parameters", "state_dim", "system", "write_back")
+    missing = [member for member in members if not hasattr(adapter, member)]
+    if missing:
+        raise TypeError(f"the adapter {adapter!r} for {layer_type.__name__} lacks {', '.join(missing)}")
+    _registry[layer_type] = adapter
+
+
+def find_layers(model: nn.Module) -> list[CompressibleLayer]:
+    """All layers of ``model`` that have an adapter, in the model's order, each once.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = []
+    for name, module in model.named_modules():
+        adapter = next((_registry[base] for base in type(module).__mro__ if base in _registry), None)
+        if adapter is not None:
+            found.append(CompressibleLayer(name or type(module).__name__, module, adapter))
+    if not found:
+        known = ", ".join(sorted(base.__name__ for base in _registry))
+        raise ValueError(
+            f"{type(model).__name__} has no layer that compressm knows ({known}); "
+            "make yours known with compressm.register(YourLayer, adapter)"
+        )
+    return found

@@ -1,0 +1,102 @@
+"""``compressm inspect``, ``evaluate`` and ``compress``: a trained model in a run folder."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+import compressm
+from compressm.compression.oneshot import compress_with_record
+from compressm.data import load
+from compressm.models import SequenceClassifier
+from compressm.training import RunFolder
+from compressm.training import evaluate as score
+from compressm.training.config import CompressionConfig
+
+
+def inspect(run: Path, realization: Literal["real", "complex"] = "real") -> None:
+    """Show each layer's size, Hankel singular values, and what energy tolerances would keep.
+
+    Args:
+        run: Run folder, or folder of a saved model.
+        realization: Form to balance.
+    """
+    layers = compressm.inspect(_load(run), realization=realization)
+    table = Table(title=f"{run}: {realization} form")
+    for column in ("layer", "kind"):
+        table.add_column(column)
+    for column in ("states", "largest HSV", "states for 90 % energy", "99 %", "99.9 %"):
+        table.add_column(column, justify="right")
+    for tolerance in layers[0].kept:
+        table.add_column(f"kept at τ={tolerance:g}", justify="right")
+    for layer in layers:
+        counts = [str(int((layer.energy < level).sum()) + 1) for level in (0.9, 0.99, 0.999)]
+        table.add_row(
+            layer.name,
+            layer.kind,
+            str(layer.state_dim),
+            f"{layer.hankel_singular_values[0].item():.4g}",
+            *counts,
+            *map(str, layer.kept.values()),
+        )
+    Console().print(table)
+
+
+def evaluate(
+    run: Path, split: Literal["test", "validation", "train"] = "test", data_dir: Path | None = None
+) -> None:
+    """Score the run's final model.
+
+    Args:
+        run: Run folder.
+        split: Which part of the data.
+        data_dir: Folder with the task's data; where the run read it, if not given.
+    """
+    config = RunFolder(run).read_config()
+    splits = load(config.task, data_dir=data_dir or config.data_dir)
+    result = score(_load(run), getattr(splits, split))
+    Console().print(f"{split}: loss {result.loss:.4f}, accuracy {result.accuracy:.2%}", highlight=False)
+
+
+def compress(run: Path, out: Path, settings: CompressionConfig, data_dir: Path | None = None) -> None:
+    """Reduce the run's trained model at once, without retraining, and score it before and after.
+
+    Args:
+        run: Run folder.
+        out: Folder to save the smaller model in.
+        settings: How much to keep; a path over several cuts goes to its end at once.
+        data_dir: Folder with the task's data; where the run read it, if not given.
+    """
+    rule = settings.rule()
+    if rule is None:
+        raise ValueError("say how much to keep: --rank, --tolerance or --fraction")
+    if out.exists():
+        raise FileExistsError(f"{out} exists; choose another folder for the smaller model")
+    console = Console()
+    config = RunFolder(run).read_config()
+    model = _load(run)
+    splits = load(config.task, data_dir=data_dir or config.data_dir)
+    before = score(model, splits.test)
+    cut = compress_with_record(model, rank=rule, realization=settings.realization)
+    after = score(model, splits.test)
+    compressm.save(model, out)
+    (out / "cut.json").write_text(json.dumps(cut.to_dict()) + "\n", encoding="utf-8")
+    for layer in cut.layers:
+        console.print(
+            f"{layer.name}: {layer.old} -> {layer.new} states, error {layer.error:.3g} "
+            f"(bound {layer.error_bound:.3g})",
+            highlight=False,
+        )
+    console.print(
+        f"test accuracy {before.accuracy:.2%} -> {after.accuracy:.2%}; saved in {out}", highlight=False
+    )
+
+
+def _load(run: Path) -> SequenceClassifier:
+    folder = RunFolder(run)
+    model = compressm.load(folder.model_path if folder.model_path.is_dir() else run)
+    if not isinstance(model, SequenceClassifier):
+        raise ValueError(f"{run} holds a {type(model).__name__}; this command takes a SequenceClassifier")
+    return model

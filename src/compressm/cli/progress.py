@@ -1,0 +1,60 @@
+"""What a run shows while it works: bar, loss, accuracy, sizes, and a line for every cut."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from compressm.training import Progress
+from compressm.training.loop import Watcher
+
+
+class RunDisplay:
+    """A live bar for each run, on a terminal; plain lines for the cuts anywhere.
+
+    Args:
+        console: Where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> "RunDisplay":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def watch(self, name: str, steps: int) -> Watcher:
+        """A watcher that shows one run under ``name``."""
+        task = self._bars.add_task(name, total=steps, facts="starting")
+
+        def show(progress: Progress) -> None:
+            sizes = "+".join(map(str, progress.states))
+            facts = f"loss {progress.loss:.3f}  accuracy {progress.accuracy:6.1%}  states {sizes}"
+            self._bars.update(task, completed=progress.step, facts=facts)
+            if progress.cut is not None:
+                for layer in progress.cut.layers:
+                    bound = "none" if layer.error_bound is None else f"{layer.error_bound:.3g}"
+                    self._bars.console.print(
+                        f"{name}: step {progress.step}, {layer.name}: {layer.old} -> {layer.new} states, "
+                        f"error {layer.error:.3g} (bound {bound}), {progress.cut.seconds:.2f} s",
+                        highlight=False,
+                    )
+
+        return show

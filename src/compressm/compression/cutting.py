@@ -1,0 +1,131 @@
+"""One cut, in two halves: compute everything, then write everything.
+
+The first half reads the model and may fail (an unstable layer, an optimiser without a rule); the second only
+assigns. So a failed cut leaves model and optimiser as they were.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from compressm.adapters import CompressibleLayer, ParameterUpdate
+from compressm.compression.optimizer_state import OptimizerState, find_optimizer, plan_state, replace_value
+from compressm.compression.ranks import RankRule, Spectrum, Target
+from compressm.compression.record import LayerCut
+from compressm.lti import Balancing, balance
+
+Realization = Literal["real", "complex"]
+
+
+def check_realization(realization: str) -> None:
+    """Refuse an unknown form.
+
+    Raises:
+        ValueError: Naming the choices.
+    """
+    if realization not in get_args(Realization):
+        raise ValueError(f"realization is {realization!r}; choose one of {', '.join(get_args(Realization))}")
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    """A parameter's new value and, if an optimiser holds it, its new entry there."""
+
+    parameter: nn.Parameter
+    value: torch.Tensor
+    optimizer: Optimizer | None
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """A cut that was computed and not yet made."""
+
+    layers: tuple[LayerCut, ...]
+    _assignments: tuple[_Assignment, ...]
+
+    def apply(self) -> None:
+        """Write the new parameters and optimiser entries."""
+        for assignment in self._assignments:
+            replace_value(assignment.parameter, assignment.value)
+            if assignment.optimizer is None:
+                continue
+            if assignment.state:
+                assignment.optimizer.state[assignment.parameter] = assignment.state
+            else:
+                assignment.optimizer.state.pop(assignment.parameter, None)
+
+
+def plan_cut(
+    layers: Sequence[CompressibleLayer],
+    rule: RankRule,
+    *,
+    attempt: int,
+    attempts: int,
+    initial_state_dims: Mapping[str, int],
+    realization: Realization,
+    optimizers: Sequence[Optimizer],
+    optimizer_state: OptimizerState,
+) -> CutPlan:
+    """Balance every layer, ask the rule for sizes and compute what has to change.
+
+    Raises:
+        ValueError: Naming the layer, if one is unstable or not finite, or if its optimiser state cannot move.
+    """
+    balancings = [balance(layer.system(), realization) for layer in layers]
+    spectra = [
+        Spectrum(
+            layer.name, balancing.hankel_singular_values, layer.state_dim, initial_state_dims[layer.name]
+        )
+        for layer, balancing in zip(layers, balancings, strict=True)
+    ]
+    targets = rule.targets(spectra, attempt, attempts)
+    cuts: list[LayerCut] = []
+    assignments: list[_Assignment] = []
+    for layer, balancing, target in zip(layers, balancings, targets, strict=True):
+        cut, updates = _cut_layer(layer, balancing, target, rule, realization)
+        cuts.append(cut)
+        for name, update in updates.items():
+            parameter = getattr(layer.module, name)
+            optimizer = find_optimizer(optimizers, parameter)
+            state = {} if optimizer is None else plan_state(optimizer, parameter, update, optimizer_state)
+            assignments.append(_Assignment(parameter, update.value, optimizer, state))
+    return CutPlan(tuple(cuts), tuple(assignments))
+
+
+def _cut_layer(
+    layer: CompressibleLayer, balancing: Balancing, target: Target, rule: RankRule, realization: Realization
+) -> tuple[LayerCut, Mapping[str, ParameterUpdate]]:
+    old = layer.state_dim
+    values = tuple(balancing.hankel_singular_values.tolist())
+    untouched = LayerCut(
+        name=layer.name,
+        old=old,
+        new=old,
+        error_bound=0.0,
+        error=0.0,
+        hankel_singular_values=values,
+        realization=realization,
+    )
+    if target.order is not None and not rule.accepts(old, target.order):
+        return untouched, {}
+    if target.keep is not None and target.keep >= len(values):
+        return untouched, {}
+    reduction = balancing.truncate(order=target.order, keep=target.keep)
+    if not rule.accepts(old, reduction.order):
+        return untouched, {}
+    cut = LayerCut(
+        name=layer.name,
+        old=old,
+        new=reduction.order,
+        error_bound=reduction.error_bound,
+        error=reduction.error,
+        hankel_singular_values=values,
+        realization=realization,
+        note=reduction.note,
+    )
+    return cut, layer.adapter.write_back(layer.module, reduction)

@@ -1,0 +1,72 @@
+"""What a cut leaves behind: the facts, ready for a report."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCut:
+    """One layer at an attempt.
+
+    Attributes:
+        name: The layer's name in the model.
+        old: States before.
+        new: States after; equal to ``old`` if the layer was left alone.
+        error_bound: A priori bound on the H-infinity norm of the difference between the old and the new map,
+            twice the sum of the discarded HSVs; 0 if the layer was left alone, None where no bound holds.
+        error: That norm itself, computed.
+        hankel_singular_values: Of the old layer, descending.
+        realization: "real" or "complex", the form that was balanced.
+        note: Why the layer got fewer states than the rule asked for; empty otherwise.
+    """
+
+    name: str
+    old: int
+    new: int
+    error_bound: float | None
+    error: float
+    hankel_singular_values: tuple[float, ...]
+    realization: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """One attempt: what the compressor did to every layer.
+
+    Attributes:
+        step: Optimiser steps taken before it; 0 for one-shot compression.
+        attempt: Its number, from 1.
+        attempts: How many the schedule holds.
+        seconds: Wall-clock time of the whole attempt.
+        layers: One entry for each layer.
+    """
+
+    step: int
+    attempt: int
+    attempts: int
+    seconds: float
+    layers: tuple[LayerCut, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any layer became smaller."""
+        return any(layer.new != layer.old for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, for JSON."""
+        record = asdict(self)
+        record["layers"] = [
+            {**layer, "hankel_singular_values": list(layer["hankel_singular_values"])}
+            for layer in record["layers"]
+        ]
+        return record
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Cut":
+        """The inverse of :meth:`to_dict`."""
+        layers = tuple(
+            LayerCut(**{**layer, "hankel_singular_values": tuple(layer["hankel_singular_values"])})
+            for layer in record["layers"]
+        )
+        return cls(**{**record, "layers": layers})

@@ -1,0 +1,30 @@
+"""What every state-space layer is to a model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class StateSpaceLayer(nn.Module, ABC):
+    """A causal map from ``(batch, L, H)`` to ``(batch, L, H)`` with a state, in parallel and in steps.
+
+    Both ways take the state before the first input (None for zero) and return the state after the last one:
+    a sequence may be cut anywhere and run on, and a trained layer streams without a change of mode.
+    """
+
+    # nn.Module's call is untyped; this is forward's type.
+    __call__: Callable[..., tuple[Tensor, Tensor]]
+
+    @property
+    @abstractmethod
+    def state_dim(self) -> int:
+        """States ``N`` as they are now."""
+
+    @abstractmethod
+    def forward(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run whole sequences ``(batch, L, H)``; returns outputs of that shape and the last state."""
+
+    @abstractmethod
+    def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Take one input of each sequence ``(batch, H)``; returns the output and the new state."""

@@ -1,0 +1,146 @@
+"""Classify whole sequences: linear encoder, blocks, masked mean over time, linear head."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from compressm.layers import LRU, StateSpaceLayer
+from compressm.models.block import Block
+
+MIXERS: dict[str, Callable[[int, int], StateSpaceLayer]] = {"lru": LRU}
+"""State-space layers by the name a model's ``mixer`` takes: ``name -> (model_dim, state_dim) -> layer``."""
+
+
+class StreamState(NamedTuple):
+    """What a streaming classifier carries from input to input."""
+
+    layers: tuple[Tensor, ...]
+    total: Tensor
+    steps: int
+
+
+class SequenceClassifier(nn.Module):
+    """The paper's classifier: linear encoder, ``num_layers`` blocks, mean over time, linear head.
+
+    Args:
+        input_dim: Channels of the data.
+        num_classes: Logits to give.
+        num_layers: Blocks.
+        model_dim: Channels ``H`` inside.
+        state_dim: States ``N`` of every layer, or one number for each (a model after cuts has its own sizes).
+        mixer: The state-space layer, one of :data:`MIXERS`.
+        dropout: Probability of dropout in the blocks.
+
+    Raises:
+        ValueError: If the mixer is unknown or ``state_dim`` has another length than ``num_layers``.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_classes: int,
+        *,
+        num_layers: int,
+        model_dim: int,
+        state_dim: int | Sequence[int],
+        mixer: str = "lru",
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if mixer not in MIXERS:
+            raise ValueError(f"mixer is {mixer!r}; choose one of {', '.join(sorted(MIXERS))}")
+        if num_layers < 1:
+            raise ValueError(f"num_layers is {num_layers}; a model has at least one layer")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        sizes = [state_dim] * num_layers if isinstance(state_dim, int) else list(state_dim)
+        if len(sizes) != num_layers:
+            raise ValueError(f"state_dim has {len(sizes)} entries for {num_layers} layers; give one for each")
+        self.mixer, self.dropout = mixer, dropout
+        self.encoder = nn.Linear(input_dim, model_dim)
+        self.blocks = nn.ModuleList(
+            Block(MIXERS[mixer](model_dim, size), model_dim, dropout=dropout) for size in sizes
+        )
+        self.head = nn.Linear(model_dim, num_classes)
+
+    @property
+    def state_dims(self) -> list[int]:
+        """States of each layer as it is now."""
+        return [block.mixer.state_dim for block in self._blocks()]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build this model at its present sizes."""
+        return {
+            "input_dim": self.encoder.in_features,
+            "num_classes": self.head.out_features,
+            "num_layers": len(self.blocks),
+            "model_dim": self.encoder.out_features,
+            "state_dim": self.state_dims,
+            "mixer": self.mixer,
+            "dropout": self.dropout,
+        }
+
+    def _classify(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.head(pooled)
+        return logits
+
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Classify sequences.
+
+        Args:
+            x: ``(batch, L, input_dim)``.
+            lengths: Valid steps of each sequence ``(batch,)``; all of them if not given. What comes after is
+                padding: it enters neither the normalisation's statistics nor the mean.
+
+        Returns:
+            Logits ``(batch, num_classes)``.
+
+        Raises:
+            ValueError: If the shapes do not fit, or a length is outside ``1..L``.
+        """
+        if x.dim() != 3 or x.shape[2] != self.encoder.in_features:
+            raise ValueError(
+                f"inputs have shape {tuple(x.shape)}; expected (batch, L, {self.encoder.in_features})"
+            )
+        mask = None if lengths is None else _mask(lengths, x.shape[0], x.shape[1])
+        hidden = self.encoder(x)
+        for block in self._blocks():
+            hidden, _ = block(hidden, mask=mask)
+        if mask is None:
+            return self._classify(hidden.mean(dim=1))
+        total = (hidden * mask[..., None]).sum(dim=1)
+        return self._classify(total / mask.sum(dim=1, keepdim=True))
+
+    def step(self, x_k: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+        """Take one input of each sequence ``(batch, input_dim)`` and classify what was seen so far.
+
+        Returns:
+            Logits ``(batch, num_classes)`` as ``forward`` would give for the inputs so far, and the state.
+
+        Raises:
+            RuntimeError: In training mode, where batch normalisation needs whole sequences.
+        """
+        if self.training:
+            raise RuntimeError("step() streams a trained model: call model.eval() first")
+        hidden = self.encoder(x_k)
+        layers = []
+        for index, block in enumerate(self._blocks()):
+            hidden, layer = block.step(hidden, None if state is None else state.layers[index])
+            layers.append(layer)
+        total, steps = (hidden, 1) if state is None else (state.total + hidden, state.steps + 1)
+        return self._classify(total / steps), StreamState(tuple(layers), total, steps)
+
+
+def _mask(lengths: Tensor, batch: int, length: int) -> Tensor:
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths has shape {tuple(lengths.shape)}; expected ({batch},)")
+    wrong = (lengths < 1) | (lengths > length)
+    if bool(wrong.any()):
+        raise ValueError(f"lengths holds {int(lengths[wrong][0])}; each must be in 1..{length}")
+    return torch.arange(length, device=lengths.device) < lengths[:, None]

@@ -1,0 +1,20 @@
+"""Training runs: typed settings, a small deterministic loop, run folders that survive a crash."""
+
+from compressm.training.config import CompressionConfig, ModelConfig, OptimizerConfig, TrainConfig
+from compressm.training.evaluation import Score, evaluate
+from compressm.training.loop import Progress, RunResult, resume, train
+from compressm.training.run_folder import RunFolder
+
+__all__ = [
+    "CompressionConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Progress",
+    "RunFolder",
+    "RunResult",
+    "Score",
+    "TrainConfig",
+    "evaluate",
+    "resume",
+    "train",
+]

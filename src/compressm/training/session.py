@@ -1,0 +1,146 @@
+"""Everything that moves during a run, and its checkpoint."""
+
+import math
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from compressm.compression import Compressor, Cut, parameter_groups
+from compressm.data import Batches, Splits, get_task
+from compressm.models import SequenceClassifier
+from compressm.training.config import OptimizerConfig, TrainConfig
+
+
+def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Multiple of the peak learning rate for the optimiser step number ``step`` (from 0) of ``steps``."""
+    warmup = round(config.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if not config.cosine:
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+class Session:
+    """Model, optimiser, scheduler, compressor and data order of a run.
+
+    Args:
+        config: All settings.
+        splits: The task's data.
+        checkpoint: What :meth:`state_dict` gave, to go on from there.
+
+    Attributes:
+        step: Optimiser steps done.
+    """
+
+    def __init__(self, config: TrainConfig, splits: Splits, checkpoint: dict[str, Any] | None = None) -> None:
+        self.config = config
+        self._began = time.perf_counter()
+        self._earlier = 0.0 if checkpoint is None else checkpoint["elapsed"]
+        self._step_times: list[tuple[int, float]] = []
+        torch.manual_seed(config.seed)
+        task, settings = get_task(config.task), config.model
+        self.model = SequenceClassifier(
+            task.input_dim,
+            task.num_classes,
+            num_layers=settings.num_layers,
+            model_dim=settings.model_dim,
+            state_dim=settings.state_dim if checkpoint is None else checkpoint["state_dims"],
+            mixer=settings.mixer,
+            dropout=settings.dropout,
+        )
+        groups = parameter_groups(
+            self.model,
+            lr=config.optimizer.lr,
+            ssm_lr_factor=config.optimizer.ssm_lr_factor,
+            weight_decay=config.optimizer.weight_decay,
+        )
+        self.optimizer = AdamW(groups, fused=True)
+        self.scheduler = LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(step, config.steps, config.optimizer)
+        )
+        self.batches = Batches(splits.train, config.batch_size, config.seed)
+        self.compressor = self._make_compressor()
+        self.step = 0
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.model.train()
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the main group, at the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start, earlier parts of a resumed run included."""
+        return self._earlier + time.perf_counter() - self._began
+
+    @property
+    def records(self) -> list[Cut]:
+        """All attempts so far."""
+        return [] if self.compressor is None else self.compressor.records
+
+    def cut(self) -> Cut | None:
+        """Let the compressor count the step that was just made."""
+        return None if self.compressor is None else self.compressor.step()
+
+    def record_step_time(self, seconds: float) -> None:
+        """Remember how long the step took, for the medians before and after the cuts."""
+        self._step_times.append((self.step, seconds))
+
+    @property
+    def step_seconds(self) -> tuple[float | None, float | None]:
+        """Median seconds of a step before the first cut and after the last; of all steps without cuts."""
+        changed = [record.step for record in self.records if record.changed]
+        first, last = (changed[0], changed[-1]) if changed else (self.config.steps, 0)
+        before = [seconds for step, seconds in self._step_times if step <= first]
+        after = [seconds for step, seconds in self._step_times if step > last]
+        return (
+            statistics.median(before) if before else None,
+            statistics.median(after) if after else None,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """A whole checkpoint, in tensors, numbers, lists and strings."""
+        return {
+            "step": self.step,
+            "state_dims": self.model.state_dims,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "compressor": None if self.compressor is None else self.compressor.state_dict(),
+            "batches": self.batches.state_dict(),
+            "rng": torch.get_rng_state(),
+            "elapsed": self.elapsed,
+            "step_times": self._step_times,
+        }
+
+    def _make_compressor(self) -> Compressor | None:
+        settings = self.config.compression
+        rule = settings.rule()
+        if rule is None:
+            return None
+        return Compressor(
+            self.model,
+            self.optimizer,
+            rank=rule,
+            schedule=settings.schedule(self.config.steps),
+            realization=settings.realization,
+            optimizer_state=settings.optimizer_state,
+        )
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scheduler.load_state_dict(checkpoint["scheduler"])
+        if self.compressor is not None:
+            self.compressor.load_state_dict(checkpoint["compressor"])
+        self.batches.load_state_dict(checkpoint["batches"])
+        self.step = checkpoint["step"]
+        self._step_times = [(step, seconds) for step, seconds in checkpoint["step_times"]]
+        torch.set_rng_state(checkpoint["rng"])
