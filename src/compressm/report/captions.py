@@ -1,0 +1,67 @@
+"""What one sees in each figure, in plain words."""
+
+from collections.abc import Sequence
+
+from .figure_spectra import MOST_LAYERS, run_with_spectra
+from .groups import group_runs
+from .metric import metric_of
+from .runs import Run
+
+
+def captions(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
+    """Return for each figure's name a leading sentence and the explanation."""
+    metric = metric_of(runs)
+    arms = {group.arm for group in group_runs(runs)}
+    good = "Higher is better" if metric.key == "accuracy" else "Lower is better"
+    full = " The dashed line is the full model." if "full" in arms else ""
+    several = any(len(group.runs) > 1 for group in group_runs(runs))
+    bundles = " Pale lines are single seeds, strong lines their means." if several else ""
+    tested = " Open marks at the end are test results." if any(run.test is not None for run in runs) else ""
+    return {
+        "accuracy": (
+            f"Test {metric.key} against the size of the state at the end.",
+            f"Every mark is one seed, every bar the mean of a setting. {good}, and further left is "
+            f"smaller.{full}",
+        ),
+        "spectra": ("How much each state contributes, at every check.", _spectra(run_with_spectra(runs))),
+        "speed": (
+            "Size of the state and time of a training step.",
+            "Above: states per layer, falling at each cut. "
+            f"Below: what a step costs{_floors(runs)}.{bundles}",
+        ),
+        "training": (
+            f"Loss and {metric.key} over the training.",
+            f"{_cut_lines(runs)}{bundles}{tested}",
+        ),
+    }
+
+
+def _spectra(run: Run | None) -> str:
+    if run is None:
+        return ""
+    layers = {layer.name for cut in run.cuts for layer in cut.layers}
+    kinds = {layer.realization for cut in run.cuts for layer in cut.layers}
+    words = (
+        f"Hankel singular values of the run “{run.name}”, divided by the largest; light curves are early "
+        "attempts, dark ones late. A dot and a dashed line mark the boundary: what lies left of it was kept, "
+        "the pale rest was cut. The faster a curve falls, the less is lost by cutting."
+    )
+    if "real" in kinds:
+        words += " In the real form two values make one state."
+    if len(layers) > MOST_LAYERS:
+        words += f" The first {MOST_LAYERS} of {len(layers)} layers are shown."
+    return words
+
+
+def _floors(runs: Sequence[Run]) -> str:
+    floors = any(run.floor_final is not None for run in runs)
+    return "; dotted lines are the floor, the same step without its recurrences" if floors else ""
+
+
+def _cut_lines(runs: Sequence[Run]) -> str:
+    if any(run.effective_cuts for run in runs):
+        return (
+            "Thin vertical lines mark the steps at which a model was cut: a cut that loses nothing leaves no "
+            "jump there."
+        )
+    return "No model was cut in training."
