@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog="compressm",
             description="Shrink the state of state-space models while they train.",
             args=sys.argv[1:] if arguments is None else list(arguments),
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs),
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.PositionalRequiredArgs,
+                tyro.conf.PositionalMetavarFromFieldName,
+            ),
         )
     except USER_ERRORS as error:
         console.print(f"[bold red]compressm: error:[/] {_plain(error)}", highlight=False, soft_wrap=True)

@@ -1,9 +1,11 @@
 """``compressm inspect``, ``evaluate`` and ``compress``: a trained model in a run folder."""
 
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +17,9 @@ from compressm.training import RunFolder
 from compressm.training import evaluate as score
 from compressm.training.config import CompressionConfig
 
+BLOCKS = "▁▂▃▄▅▆▇█"
+FLOOR_DECADES = 8
+
 
 def inspect(run: Path, realization: Literal["real", "complex"] = "real") -> None:
     """Show each layer's size, Hankel singular values, and what energy tolerances would keep.
@@ -24,24 +29,42 @@ def inspect(run: Path, realization: Literal["real", "complex"] = "real") -> None
         realization: Form to balance.
     """
     layers = compressm.inspect(_load(run), realization=realization)
-    table = Table(title=f"{run}: {realization} form")
-    for column in ("layer", "kind"):
-        table.add_column(column)
-    for column in ("states", "largest HSV", "states for 90 % energy", "99 %", "99.9 %"):
-        table.add_column(column, justify="right")
+    table = Table(
+        title=f"{run}, {realization} form",
+        caption="σ₁: largest Hankel singular value (HSV). Spectrum: a bar for each eighth of the HSVs, its "
+        f"height their logarithm, {FLOOR_DECADES} decades in all. τ: states kept at this energy tolerance.",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("layer", overflow="fold", min_width=14)
+    for heading in ("states", "σ₁"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("spectrum", no_wrap=True)
     for tolerance in layers[0].kept:
-        table.add_column(f"kept at τ={tolerance:g}", justify="right")
+        table.add_column(f"τ={tolerance:g}", justify="right", no_wrap=True)
     for layer in layers:
-        counts = [str(int((layer.energy < level).sum()) + 1) for level in (0.9, 0.99, 0.999)]
+        values = layer.hankel_singular_values
         table.add_row(
             layer.name,
-            layer.kind,
             str(layer.state_dim),
-            f"{layer.hankel_singular_values[0].item():.4g}",
-            *counts,
+            f"{values[0].item():.4g}",
+            _sparkline(values.tolist()),
             *map(str, layer.kept.values()),
         )
     Console().print(table)
+
+
+def _sparkline(values: list[float], bars: int = 8) -> str:
+    """Descending values as bars, each the first of its share of them."""
+    if values[0] == 0:
+        return BLOCKS[0] * bars
+    heights = []
+    for bar in range(bars):
+        ratio = values[bar * len(values) // bars] / values[0]
+        decades = math.log10(ratio) if ratio > 0 else -FLOOR_DECADES
+        share = 1 + max(decades, -FLOOR_DECADES) / FLOOR_DECADES
+        heights.append(BLOCKS[round(share * (len(BLOCKS) - 1))])
+    return "".join(heights)
 
 
 def evaluate(

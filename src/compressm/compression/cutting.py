@@ -109,6 +109,7 @@ def _cut_layer(
         error_bound=0.0,
         error=0.0,
         hankel_singular_values=values,
+        kept_values=len(values),
         realization=realization,
     )
     if target.order is not None and not rule.accepts(old, target.order):
@@ -125,6 +126,7 @@ def _cut_layer(
         error_bound=reduction.error_bound,
         error=reduction.error,
         hankel_singular_values=values,
+        kept_values=reduction.kept,
         realization=realization,
         note=reduction.note,
     )

@@ -16,6 +16,7 @@ class LayerCut:
             twice the sum of the discarded HSVs; 0 if the layer was left alone, None where no bound holds.
         error: That norm itself, computed.
         hankel_singular_values: Of the old layer, descending.
+        kept_values: How many of them were kept.
         realization: "real" or "complex", the form that was balanced.
         note: Why the layer got fewer states than the rule asked for; empty otherwise.
     """
@@ -26,6 +27,7 @@ class LayerCut:
     error_bound: float | None
     error: float
     hankel_singular_values: tuple[float, ...]
+    kept_values: int
     realization: str
     note: str = ""
 

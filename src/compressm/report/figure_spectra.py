@@ -74,7 +74,7 @@ def _panel(axes: Axes, run: Run, name: str, *, alone: bool) -> float:
     for (cut, layer), colour in zip(attempts, ramp(len(attempts)), strict=True):
         states, values = normalised_spectrum(layer)
         label = f"{cut.step:,}: {layer.old:,} → {layer.new:,}" if alone else f"step {cut.step:,}"
-        kept = sum(state <= layer.new for state in states)
+        kept = min(kept_values(layer), len(states))
         axes.plot(
             *_thin(states[:kept], values[:kept]), color=colour, label=label, solid_capstyle="butt", zorder=3
         )
@@ -105,6 +105,13 @@ def normalised_spectrum(layer: LayerCut) -> tuple[list[float], list[float]]:
         if value > 0 and math.isfinite(value)
     ]
     return [state for state, _ in points], [value for _, value in points]
+
+
+def kept_values(layer: LayerCut) -> int:
+    """Return how many singular values stayed: as recorded, else as many as the new states stand for."""
+    if layer.kept_values is not None:
+        return layer.kept_values
+    return round(layer.new * len(layer.hankel_singular_values) / layer.old)
 
 
 def _thin(states: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -206,6 +206,7 @@ def _layer(record: Record, place: str) -> LayerCut:
         error_bound=_number(record, "error_bound", place),
         error=_number(record, "error", place),
         hankel_singular_values=tuple(float(value) for value in values),
+        kept_values=_optional_integer(record, "kept_values", place),
         realization=str(record["realization"]) if record.get("realization") is not None else None,
         note=str(record.get("note") or ""),
     )

@@ -51,7 +51,7 @@ class Summary:
 class LayerCut:
     """What one attempt did to one layer; `old == new` where it left the layer alone.
 
-    `hankel_singular_values` descend. The real form has two per state, the complex form one.
+    `hankel_singular_values` descend, and the first `kept_values` of them stayed. The real form has two per state, the complex form one.
     `note` says why the layer got fewer states than the rule asked for.
     """
 
@@ -61,6 +61,7 @@ class LayerCut:
     error_bound: float | None = None
     error: float | None = None
     hankel_singular_values: tuple[float, ...] = ()
+    kept_values: int | None = None
     realization: str | None = None
     note: str = ""
 
