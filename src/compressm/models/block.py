@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressm.layers import StateSpaceLayer
+from compressm.models.pointwise import gate_dropout_residual, gelu_dropout
 
 
 class MaskedBatchNorm(nn.Module):
@@ -60,20 +61,25 @@ class Block(nn.Module):
         self.norm = MaskedBatchNorm(model_dim)
         self.mixer = mixer
         self.glu = nn.Linear(model_dim, 2 * model_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Map ``x`` ``(batch, L, H)`` to the same shape and the layer's last state."""
         y, state = self.mixer(self.norm(x, mask), state)
-        return x + self._feed(y), state
+        return self._feed(x, y), state
 
     def step(self, x_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One time step ``(batch, H)``; only in evaluation mode, where the norm needs no batch."""
         y, state = self.mixer.step(self.norm(x_k), state)
-        return x_k + self._feed(y), state
+        return self._feed(x_k, y), state
 
-    def _feed(self, y: Tensor) -> Tensor:
-        gated: Tensor = self.dropout(F.glu(self.glu(self.dropout(F.gelu(y)))))
-        return gated
+    def _feed(self, x: Tensor, y: Tensor) -> Tensor:
+        """GELU, dropout, GLU, dropout, residual."""
+        p = self.dropout if self.training else 0.0
+        hidden = gelu_dropout(y, p)
+        # The two halves of the GLU apart: each is contiguous, where the halves of one product are not.
+        (value, gate), (value_bias, gate_bias) = self.glu.weight.chunk(2), self.glu.bias.chunk(2)
+        a, b = F.linear(hidden, value, value_bias), F.linear(hidden, gate, gate_bias)
+        return gate_dropout_residual(x, a, b, p)

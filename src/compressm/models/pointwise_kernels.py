@@ -1,0 +1,202 @@
+"""The pointwise parts of a block, each in one pass over memory: Numba kernels for float32 on a CPU.
+
+Everything is a loop over flat arrays without branches, which LLVM turns into the widest vectors there are;
+so the exponential is written out, and dropout's mask is a hash of the element's number: computed anew in the
+backward pass instead of being stored.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
+
+from compressm.scan.runtime.pointers import compiled, float32_pointer, worker
+
+CHUNK = 1 << 10  # elements whose mask is made at once
+SQRT_HALF = np.float32(0.7071067811865476)
+INVERSE_SQRT_2PI = np.float32(0.3989422804014327)
+LOG2_E = np.float32(1.4426950408889634)
+# log 2 in two parts, the first with trailing zeros, so that k times it is exact (Cody and Waite).
+LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+# 1/n! for the Taylor series of exp on |r| <= log(2)/2: the first term left out is below 6e-9.
+E2, E3, E4, E5, E6, E7 = (np.float32(1 / n) for n in (2, 6, 24, 120, 720, 5040))
+# Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: |error| <= 1.5e-7.
+ERF_P = np.float32(0.3275911)
+ERF_1, ERF_2, ERF_3, ERF_4, ERF_5 = (
+    np.float32(value) for value in (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+)
+HALF, ONE = np.float32(0.5), np.float32(1.0)
+
+
+def _bits_to_float(typing_context: Any, bits: Any) -> Any:
+    del typing_context, bits
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+_reinterpret = intrinsic(_bits_to_float)
+
+
+@compiled
+def _exp(x: Any) -> Any:
+    """The exponential in float32 to about 1e-7 relative, for ``x`` clamped to [-87, 88]."""
+    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
+    k = np.floor(x * LOG2_E + HALF)
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
+    series = ONE + r * (ONE + r * (E2 + r * (E3 + r * (E4 + r * (E5 + r * (E6 + r * E7))))))
+    return series * _reinterpret(np.int32((np.int32(k) + np.int32(127)) << np.int32(23)))
+
+
+@compiled
+def _sigmoid(x: Any) -> Any:
+    return ONE / (ONE + _exp(-x))
+
+
+@compiled
+def _normal(x: Any) -> Any:
+    """Distribution function and density of the standard normal at ``x``."""
+    z = abs(x) * SQRT_HALF
+    gauss = _exp(-z * z)
+    t = ONE / (ONE + ERF_P * z)
+    upper = HALF * gauss * t * (ERF_1 + t * (ERF_2 + t * (ERF_3 + t * (ERF_4 + t * ERF_5))))
+    return (upper if x < 0 else ONE - upper), INVERSE_SQRT_2PI * gauss
+
+
+@compiled
+def _mix(h: Any) -> Any:
+    """A bijection of 32-bit words in which every input bit stirs every output bit (murmur3's finaliser)."""
+    h = np.uint32(h ^ (h >> np.uint32(16)))
+    h = np.uint32(h * np.uint32(0x85EBCA6B))
+    h = np.uint32(h ^ (h >> np.uint32(13)))
+    h = np.uint32(h * np.uint32(0xC2B2AE35))
+    return np.uint32(h ^ (h >> np.uint32(16)))
+
+
+@compiled
+def _fill(kept: Any, start: Any, seed: Any, threshold: Any, scale: Any) -> None:
+    """Write ``scale`` where dropout keeps element ``start + i``, else 0."""
+    low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
+    for i in range(kept.size):
+        # Two rounds with half of the seed each: after one alone, two seeds would permute the same mask.
+        h = _mix(np.uint32(_mix(np.uint32(np.uint32(start + np.uint32(i)) ^ low)) + high))
+        kept[i] = scale if h >= threshold else np.float32(0.0)
+
+
+@compiled
+def _share(count: Any, number: Any, workers: Any) -> Any:
+    """First and last element of a worker's share, on borders of chunks."""
+    chunks = (count + CHUNK - 1) // CHUNK
+    return chunks * number // workers * CHUNK, min(chunks * (number + 1) // workers * CHUNK, count)
+
+
+@compiled
+def _gelu(y: Any, kept: Any, out: Any) -> None:
+    for i in range(kept.size):
+        below, _ = _normal(y[i])
+        out[i] = y[i] * below * kept[i]
+
+
+@compiled
+def _gelu_backward(y: Any, kept: Any, grad: Any, grad_y: Any) -> None:
+    for i in range(kept.size):
+        below, density = _normal(y[i])
+        grad_y[i] = grad[i] * (below + y[i] * density) * kept[i]
+
+
+@compiled
+def _gate(x: Any, a: Any, b: Any, kept: Any, out: Any) -> None:
+    for i in range(kept.size):
+        out[i] = x[i] + a[i] * _sigmoid(b[i]) * kept[i]
+
+
+@compiled
+def _gate_backward(a: Any, b: Any, kept: Any, grad: Any, grad_a: Any, grad_b: Any) -> None:
+    for i in range(kept.size):
+        open_ = _sigmoid(b[i])
+        passed = grad[i] * kept[i]
+        grad_a[i] = passed * open_
+        grad_b[i] = passed * a[i] * open_ * (ONE - open_)
+
+
+# Every kernel's words: worker, workers, count, seed, threshold and scale (in units of 2^-32), then arrays of
+# float32, ``count`` each. A chunk's mask is made first, in the first-level cache: in one loop with the rest
+# the compiler runs out of registers, at twice the time.
+
+
+@compiled
+def _setting(words: Any) -> Any:
+    scale = np.float32(np.float64(words[5]) / np.float64(1 << 32))
+    return words[3], np.uint32(words[4]), scale
+
+
+def gelu_dropout(arguments: Any) -> None:
+    """``out = gelu(y) * kept``. Arrays: y, out."""
+    words = carray(arguments, (8,))
+    number, workers = worker(words)
+    first, last = _share(words[2], number, workers)
+    seed, threshold, scale = _setting(words)
+    y, out = (carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[7]), (words[2],)))
+    mask = np.empty(CHUNK, np.float32)
+    for start in range(first, last, CHUNK):
+        stop = min(start + CHUNK, last)
+        kept = mask[: stop - start]
+        _fill(kept, np.uint32(start), seed, threshold, scale)
+        _gelu(y[start:stop], kept, out[start:stop])
+
+
+def gelu_dropout_backward(arguments: Any) -> None:
+    """Gradient of y. Arrays: y, grad, grad_y."""
+    words = carray(arguments, (9,))
+    number, workers = worker(words)
+    first, last = _share(words[2], number, workers)
+    seed, threshold, scale = _setting(words)
+    y, grad = carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[7]), (words[2],))
+    grad_y = carray(float32_pointer(words[8]), (words[2],))
+    mask = np.empty(CHUNK, np.float32)
+    for start in range(first, last, CHUNK):
+        stop = min(start + CHUNK, last)
+        kept = mask[: stop - start]
+        _fill(kept, np.uint32(start), seed, threshold, scale)
+        _gelu_backward(y[start:stop], kept, grad[start:stop], grad_y[start:stop])
+
+
+def gate(arguments: Any) -> None:
+    """``out = x + a * sigmoid(b) * kept``. Arrays: x, a, b, out."""
+    words = carray(arguments, (10,))
+    number, workers = worker(words)
+    first, last = _share(words[2], number, workers)
+    seed, threshold, scale = _setting(words)
+    x, a = carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[7]), (words[2],))
+    b, out = carray(float32_pointer(words[8]), (words[2],)), carray(float32_pointer(words[9]), (words[2],))
+    mask = np.empty(CHUNK, np.float32)
+    for start in range(first, last, CHUNK):
+        stop = min(start + CHUNK, last)
+        kept = mask[: stop - start]
+        _fill(kept, np.uint32(start), seed, threshold, scale)
+        _gate(x[start:stop], a[start:stop], b[start:stop], kept, out[start:stop])
+
+
+def gate_backward(arguments: Any) -> None:
+    """Gradients of a and b. Arrays: a, b, grad, grad_a, grad_b."""
+    words = carray(arguments, (11,))
+    number, workers = worker(words)
+    first, last = _share(words[2], number, workers)
+    seed, threshold, scale = _setting(words)
+    a, b = carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[7]), (words[2],))
+    grad = carray(float32_pointer(words[8]), (words[2],))
+    grad_a = carray(float32_pointer(words[9]), (words[2],))
+    grad_b = carray(float32_pointer(words[10]), (words[2],))
+    mask = np.empty(CHUNK, np.float32)
+    for start in range(first, last, CHUNK):
+        stop = min(start + CHUNK, last)
+        kept = mask[: stop - start]
+        _fill(kept, np.uint32(start), seed, threshold, scale)
+        _gate_backward(
+            a[start:stop], b[start:stop], kept, grad[start:stop], grad_a[start:stop], grad_b[start:stop]
+        )
