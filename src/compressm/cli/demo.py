@@ -6,20 +6,20 @@ from pathlib import Path
 from rich.console import Console
 
 from compressm.cli.progress import RunDisplay
-from compressm.data import load
 from compressm.report import print_summary, read_runs, write_report
-from compressm.training import CompressionConfig, ModelConfig, RunFolder, TrainConfig, train
+from compressm.training import CompressionConfig, ModelConfig, RunFolder, TrainConfig, train_all
 
 FULL_STATES = 256
 
 
 def demo(
-    out: Path = Path("runs/demo"), steps: int = 1600, seeds: int = 2, rank: int = 8, batch_size: int = 50
+    out: Path = Path("runs/demo"), steps: int = 1200, seeds: int = 2, rank: int = 8, batch_size: int = 50
 ) -> None:
     """Train three arms on a subset of sequential MNIST with the same budget, and compare them.
 
     Full size (256 states), CompreSSM (256 states cut down in the first 10 % of training) and the same final
-    size from scratch. Writes a run folder for each and report.html beside them.
+    size from scratch. As many runs at once as there are cores. Writes a run folder for each and report.html
+    beside them.
 
     Args:
         out: Folder to write.
@@ -47,11 +47,10 @@ def demo(
     folders = {(arm, seed): RunFolder(out / f"{arm}-seed{seed}") for seed in range(seeds) for arm in arms}
     for folder in folders.values():
         folder.check_new()
-    splits = load(base.task)
+    jobs = [(replace(arms[arm], arm=arm, seed=seed), folder) for (arm, seed), folder in folders.items()]
     with RunDisplay(console) as display:
-        for (arm, seed), folder in folders.items():
-            config = replace(arms[arm], arm=arm, seed=seed)
-            train(config, folder, splits=splits, watch=display.watch(f"{arm}, seed {seed}", steps))
+        watchers = [display.watch(f"{arm}, seed {seed}", steps) for arm, seed in folders]
+        train_all(jobs, watch=lambda index, progress: watchers[index](progress))
     runs = read_runs([folder.path for folder in folders.values()])
     print_summary(runs, console)
     write_report(runs, out / "report.html", title="compressm demo: sequential MNIST")

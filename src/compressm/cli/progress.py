@@ -42,7 +42,7 @@ class RunDisplay:
 
     def watch(self, name: str, steps: int) -> Watcher:
         """A watcher that shows one run under ``name``."""
-        task = self._bars.add_task(name, total=steps, facts="starting")
+        task = self._bars.add_task(name, total=steps, facts="waiting")
 
         def show(progress: Progress) -> None:
             sizes = "+".join(map(str, progress.states))

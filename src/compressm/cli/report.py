@@ -20,4 +20,3 @@ def report(runs: list[Path], out: Path = Path("report.html"), title: str | None 
     print_summary(found, console)
     write_report(found, out, title=title)
     console.print(f"report in {out}", highlight=False)
-

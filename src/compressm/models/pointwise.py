@@ -16,17 +16,9 @@ from compressm.scan.runtime import Kernel, run_kernel
 MAX_ELEMENTS = 1 << 32  # dropout numbers elements in 32 bits
 
 
-def _kernel(name: str) -> Kernel:
-    def find() -> Any:
-        from compressm.models import pointwise_kernels
-
-        return getattr(pointwise_kernels, name)
-
-    return Kernel(find)
-
-
-_GELU, _GELU_BACKWARD = _kernel("gelu_dropout"), _kernel("gelu_dropout_backward")
-_GATE, _GATE_BACKWARD = _kernel("gate"), _kernel("gate_backward")
+_KERNELS = "compressm.models.pointwise_kernels"
+_GELU, _GELU_BACKWARD = Kernel(_KERNELS, "gelu_dropout"), Kernel(_KERNELS, "gelu_dropout_backward")
+_GATE, _GATE_BACKWARD = Kernel(_KERNELS, "gate"), Kernel(_KERNELS, "gate_backward")
 
 
 def gelu_dropout(y: Tensor, p: float) -> Tensor:

@@ -51,7 +51,8 @@ class Summary:
 class LayerCut:
     """What one attempt did to one layer; `old == new` where it left the layer alone.
 
-    `hankel_singular_values` descend, and the first `kept_values` of them stayed. The real form has two per state, the complex form one.
+    `hankel_singular_values` descend, and the first `kept_values` of them stayed. The real form has two per
+    state, the complex form one.
     `note` says why the layer got fewer states than the rule asked for.
     """
 

@@ -3,6 +3,7 @@
 from compressm.training.config import CompressionConfig, ModelConfig, OptimizerConfig, TrainConfig
 from compressm.training.evaluation import Score, evaluate
 from compressm.training.loop import Progress, RunResult, resume, train
+from compressm.training.parallel import train_all
 from compressm.training.run_folder import RunFolder
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "evaluate",
     "resume",
     "train",
+    "train_all",
 ]

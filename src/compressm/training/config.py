@@ -27,7 +27,7 @@ class ModelConfig:
 class OptimizerConfig:
     """AdamW with a group of its own for the dynamics, linear warm-up and cosine decay."""
 
-    lr: float = 4e-3
+    lr: float = 1e-2
     """Peak learning rate."""
     ssm_lr_factor: float = 1.0
     """Learning rate of the state-space dynamics, as a multiple of lr."""

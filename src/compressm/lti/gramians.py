@@ -1,0 +1,91 @@
+"""Gramians in closed form, and factors of them that never form them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from compressm.lti.arithmetic import cauchy_denominators
+from compressm.lti.factors import gramian_factor
+from compressm.lti.realization import Realization, check_realization
+
+if TYPE_CHECKING:
+    from compressm.lti.system import DiagonalSystem
+
+
+def controllability_gramian(system: DiagonalSystem) -> Tensor:
+    """Complex128 ``(N, N)``: ``P_ij = (B B^H)_ij / (1 - l_i conj(l_j))`` solves ``P = A P A^H + B B^H``."""
+    log_A = system.log_A.numpy()
+    return system.B @ system.B.mH / torch.from_numpy(cauchy_denominators(log_A, log_A.conj()))
+
+
+def observability_gramian(system: DiagonalSystem) -> Tensor:
+    """Complex128 ``(N, N)``: ``Q_ij = (C^H C)_ij / (1 - conj(l_i) l_j)`` solves ``Q = A^H Q A + C^H C``."""
+    log_A = system.log_A.numpy()
+    return system.C.mH @ system.C / torch.from_numpy(cauchy_denominators(log_A.conj(), log_A))
+
+
+def controllability_factor(
+    system: DiagonalSystem, realization: Realization = "real", *, input_factor: Tensor | None = None
+) -> Tensor:
+    """A factor ``R`` of the controllability Gramian, ``P = R R^H``, accurate row by row.
+
+    Args:
+        system: The system.
+        realization: The coordinates: ``x`` itself, or ``(Re x, Im x)`` of the real system.
+        input_factor: A real square root ``F`` ``(H, h)`` of an input covariance ``F F^T``: ``B F`` then
+            stands for ``B``.
+
+    Returns:
+        ``"complex"``: complex128 ``(N, N)``; ``"real"``: float64 ``(2N, 2N)``.
+
+    Raises:
+        ValueError: If ``realization`` is unknown, or ``input_factor`` does not fit or is not finite.
+    """
+    B = system.B
+    if input_factor is not None:
+        B = B @ _weight("input_factor", input_factor, system.input_dim)
+    return _factor(system.A, system.log_A, B, realization)
+
+
+def observability_factor(
+    system: DiagonalSystem, realization: Realization = "real", *, output_factor: Tensor | None = None
+) -> Tensor:
+    """A factor ``L`` of the observability Gramian, ``Q = L L^H``, accurate row by row.
+
+    Args:
+        system: The system.
+        realization: The coordinates: ``x`` itself, or ``(Re x, Im x)`` of the real system.
+        output_factor: A real square root ``F`` ``(P, p)`` of an output importance ``F F^T``: ``F^T C`` then
+            stands for ``C``.
+
+    Returns:
+        ``"complex"``: complex128 ``(N, N)``; ``"real"``: float64 ``(2N, 2N)``.
+
+    Raises:
+        ValueError: If ``realization`` is unknown, or ``output_factor`` does not fit or is not finite.
+    """
+    C = system.C
+    if output_factor is not None:
+        C = _weight("output_factor", output_factor, system.output_dim).mT @ C
+    return _factor(system.A.conj(), system.log_A.conj(), C.mH, realization)
+
+
+def _factor(values: Tensor, log_values: Tensor, rows: Tensor, realization: Realization) -> Tensor:
+    check_realization(realization)
+    real = realization == "real"
+    arrays = [tensor.resolve_conj().contiguous().numpy() for tensor in (values, log_values, rows)]
+    factor = torch.from_numpy(gramian_factor(*arrays, real=real))
+    return torch.cat([factor.real, factor.imag]) if real else factor
+
+
+def _weight(name: str, weight: Tensor, size: int) -> Tensor:
+    if weight.is_complex() or weight.ndim != 2 or weight.shape[0] != size:
+        raise ValueError(
+            f"{name} must be real with shape ({size}, m), got {tuple(weight.shape)} of {weight.dtype}"
+        )
+    if not bool(torch.isfinite(weight).all()):
+        raise ValueError(f"{name} holds values that are not finite")
+    return weight.detach().cpu().to(torch.complex128)

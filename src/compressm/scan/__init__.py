@@ -1,0 +1,10 @@
+"""The recurrences of state-space layers, as differentiable functions of tensors.
+
+Nothing here knows a layer or a model: a recurrence takes its operands and returns outputs and final state,
+with gradients for every floating-point operand.
+"""
+
+from compressm.scan.lti import calibrate, lti_scan
+from compressm.scan.runtime import compile_seconds
+
+__all__ = ["calibrate", "compile_seconds", "lti_scan"]

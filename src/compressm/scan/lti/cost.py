@@ -1,0 +1,90 @@
+"""Which form of the recurrence is fastest for a shape: a formula per form, with measured constants.
+
+A form's time is a sum of counts of work, each times its seconds: the counts follow from what the form
+computes, the seconds from measurements. Shipped seconds are those of one x86 core with AVX-512;
+:func:`compressm.scan.calibrate` measures those of this machine.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressm.scan.lti import constants
+
+
+class Shape(NamedTuple):
+    """The sizes that a form's cost depends on."""
+
+    batch: int
+    L: int
+    H: int
+    P: int
+    N: int
+
+    @classmethod
+    def of(cls, u: Tensor, C: Tensor) -> "Shape":
+        """The sizes of inputs (batch, L, H) and output matrix (2, P, N)."""
+        return cls(u.shape[0], u.shape[1], u.shape[2], C.shape[1], C.shape[2])
+
+
+def choose_form(shape: Shape, *, training: bool, threads: int) -> str:
+    """The form, "scan" or "convolution", that should be fastest."""
+    scan = seconds("scan", shape, training=training, threads=threads)
+    convolution = seconds("convolution", shape, training=training, threads=threads)
+    return "scan" if scan <= convolution else "convolution"
+
+
+def seconds(form: str, shape: Shape, *, training: bool, threads: int) -> float:
+    """Expected seconds of a form, forward only or (``training``) forward and backward."""
+    each = constants.current()[f"{form}/{'training' if training else 'inference'}"]
+    fixed, *shared = (count * cost for count, cost in zip(counts(form, shape, training), each, strict=True))
+    total: float = fixed + sum(shared) / threads
+    return total
+
+
+def counts(form: str, shape: Shape, training: bool) -> tuple[float, ...]:
+    """Counts of work: first that which more threads do not speed up, then the rest."""
+    return _scan_counts(shape, training) if form == "scan" else _convolution_counts(shape)
+
+
+def what_to_keep(shape: Shape) -> str:
+    """What the form "scan" keeps from the forward for the backward pass: "states" or "checkpoints".
+
+    Where channels are many, computing states anew costs a large matrix product, and the states are small
+    beside what the other parts of a layer keep for a step; where channels are few, it is the other way round.
+    """
+    widest = max(shape.H, shape.P)
+    return "states" if 2 * widest >= shape.N else "checkpoints"
+
+
+def _scan_counts(shape: Shape, training: bool) -> tuple[float, ...]:
+    batch, L, H, P, N = shape
+    rows = batch * L
+    products = H + P
+    if training:
+        products = 3 * (H + P) + (H if what_to_keep(shape) == "checkpoints" else 0)
+    # Products of a few columns cost as if they had more: their operands must be read all the same.
+    return 1.0, rows * N * products, rows * N, rows * (H + P), rows, N * (H + P)
+
+
+def _convolution_counts(shape: Shape) -> tuple[float, ...]:
+    batch, L, H, P, N = shape
+    # The eighth root grows as the logarithm does over all lengths in use, and compilers can trace it.
+    digits = math.sqrt(math.sqrt(math.sqrt(L)))
+    return (
+        1.0,
+        batch * L * (H + P) * digits,  # transforms of signals
+        L * H * P * digits,  # transforms of the kernel
+        batch * L * H * P,  # products of spectra
+        L * H * P * N,  # the kernel
+        batch * L * H * N,  # the final state
+        math.sqrt(L) * N * (H + P + batch),  # powers of lambda
+    )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
+def threads_of(device: str) -> int:
+    """Threads that share the work: PyTorch's on a CPU; a device's own are in its constants."""
+    return torch.get_num_threads() if device == "cpu" else 1

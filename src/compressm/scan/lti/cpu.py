@@ -1,0 +1,116 @@
+"""The recurrence on a CPU: matrix products and a compiled recurrence, piece by piece.
+
+A piece of the batch is projected to states by a matrix product, the recurrence runs over it in place, and a
+second product takes it to outputs; pieces are small enough to stay in the processor's cache, so states never
+travel to main memory. The backward pass computes a piece's states anew from the state the piece started with,
+or reads them back where the forward pass was asked to keep them.
+
+Threads share the batch where that divides it well (:mod:`compressm.scan.lti.sequences`), else they share each
+piece (:mod:`compressm.scan.lti.together`).
+"""
+
+import torch
+from torch import Tensor
+
+from compressm.scan.lti import together
+from compressm.scan.lti.pieces import Pieces, kept_shape
+from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, run_kernel
+
+_MODULE = "compressm.scan.lti.sequences"
+_FORWARD = {dtype: Kernel(_MODULE, f"forward_{name}") for dtype, name in FLOATS.items()}
+_BACKWARD = {dtype: Kernel(_MODULE, f"backward_{name}") for dtype, name in FLOATS.items()}
+_KEEP = {"nothing": 0, "checkpoints": 1, "states": 2}
+
+
+def scan_forward(
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, *, reverse: bool, keep: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, final state, and what :func:`scan_backward` needs beside the operands.
+
+    ``keep`` names that: "states" (all of them), "checkpoints" (the state before each piece), or "nothing",
+    after which there can be no backward pass.
+    """
+    batch, N = u.shape[0], lam.shape[1]
+    into, out_of, carry = B.reshape(2 * N, -1), _output_weights(C), _initial(state, batch, N, u)
+    forward = _forward if workers_share_the_batch(batch) else together.forward
+    y, kept = forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep)
+    return y, carry.view(batch, 2, N), kept
+
+
+def scan_backward(
+    grad_y: Tensor | None, grad_final: Tensor | None,
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, kept: Tensor,
+    *, reverse: bool, keep: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of u, lambda, B, C and the initial state from those of outputs and final state."""
+    batch, N = u.shape[0], lam.shape[1]
+    into, out_of = B.reshape(2 * N, -1), _output_weights(C)
+    start, carry = _initial(state, batch, N, u), _initial(grad_final, batch, N, u)
+    backward = _backward if workers_share_the_batch(batch) else together.backward
+    grad_u, slope, grad_into, grad_out_of = backward(
+        grad_y, u, lam, into, out_of, start, carry, kept, reverse=reverse, keep=keep
+    )
+    grad_lam = slope.sum(0).to(lam.dtype).view(2, N)
+    grad_C = torch.stack((grad_out_of[:N].T, -grad_out_of[N:].T))
+    # What has been carried to the first step is conj(lambda) w_0: the gradient of the state before it.
+    return grad_u, grad_lam, grad_into.view(2, N, -1), grad_C, carry.view(batch, 2, N)
+
+
+def workers_share_the_batch(batch: int) -> bool:
+    """Whether threads take sequences of their own: it idles at most a fifth of them, and needs MKL."""
+    workers = torch.get_num_threads()
+    return gemm_addresses() is not None and 5 * workers * -(-batch // workers) <= 6 * batch
+
+
+def _forward(
+    u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor, *, reverse: bool, keep: str
+) -> tuple[Tensor, Tensor]:
+    """As :func:`together.forward`."""
+    (batch, length, _), (states, P) = u.shape, out_of.shape
+    y = u.new_empty(batch, length, P)
+    kept = u.new_empty(kept_shape(keep, batch, length, states // 2, u.element_size()))
+    words, room, scratch, workers = _layout(u, out_of, buffers=1, reverse=reverse, keep=keep)
+    operands = (u, into, out_of, lam, carry, y, kept, room, scratch)
+    run_kernel(_FORWARD[u.dtype], [*words, *(x.data_ptr() for x in operands)], workers)
+    return y, kept
+
+
+def _backward(
+    grad_y: Tensor | None, u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, start: Tensor, carry: Tensor,
+    kept: Tensor, *, reverse: bool, keep: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """As :func:`together.backward`. Each worker sums gradients of weights on its own, then they are added."""
+    words, room, scratch, workers = _layout(u, out_of, buffers=2, reverse=reverse, keep=keep)
+    slope = torch.zeros(carry.shape, dtype=torch.float64)
+    grad_u, grad_into = torch.empty_like(u), into.new_zeros(workers, *into.shape)
+    grad_out_of = out_of.new_zeros(workers, *out_of.shape)
+    operands = (u, into, out_of, lam, carry, grad_y, kept, room, scratch, start, slope, grad_u, grad_into,
+                grad_out_of)  # fmt: skip
+    addresses = [0 if x is None else x.data_ptr() for x in operands]
+    run_kernel(_BACKWARD[u.dtype], [*words, *addresses], workers)
+    return grad_u, slope, grad_into.sum(0), grad_out_of.sum(0)
+
+
+def _layout(
+    u: Tensor, out_of: Tensor, *, buffers: int, reverse: bool, keep: str
+) -> tuple[list[int], Tensor, Tensor, int]:
+    """The words of a kernel before its operands; room for arguments and for states; the number of workers."""
+    (batch, length, H), (states, P) = u.shape, out_of.shape
+    pieces, workers = Pieces.of(batch, length, states * u.element_size()), torch.get_num_threads()
+    words = [batch, length, H, P, states // 2, pieces.sequences, pieces.steps, int(reverse), _KEEP[keep]]
+    room = u.new_zeros(workers, 80 // u.element_size())
+    room[:, 64 // u.element_size()] = 1
+    scratch = u.new_empty(workers * buffers * pieces.sequences * pieces.steps, states)
+    return words, room, scratch, workers
+
+
+def _output_weights(C: Tensor) -> Tensor:
+    """(2 N, P) such that ``[Re x, Im x]`` times it is ``Re(C x)``."""
+    return torch.cat((C[0].T, -C[1].T))
+
+
+def _initial(state: Tensor | None, batch: int, N: int, like: Tensor) -> Tensor:
+    """A copy (batch, 2 N) to carry through time, contiguous because kernels read it by address."""
+    if state is None:
+        return like.new_zeros(batch, 2 * N)
+    return state.reshape(batch, 2 * N).clone(memory_format=torch.contiguous_format)

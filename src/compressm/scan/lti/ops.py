@@ -1,0 +1,115 @@
+"""The recurrence as a PyTorch operator: gradients, shapes for tracing, autocast.
+
+As a registered operator the recurrence is one node to ``torch.compile`` and ``torch.export``, whatever runs
+inside it. Only real tensors cross its border.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressm.scan.lti import convolution, cost, cpu, portable
+from compressm.scan.lti.pieces import kept_shape
+
+
+@torch.library.custom_op("compressm::lti_scan", mutates_args=())
+def lti_scan_op(
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, form: str, keep: str, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, final state, and what the backward pass of the form "scan" was told to keep."""
+    u, lam, B, C = u.contiguous(), lam.contiguous(), B.contiguous(), C.contiguous()
+    if form == "auto":
+        form = cost.choose_form(cost.Shape.of(u, C), training=False, threads=cost.threads_of(u.device.type))
+    if form == "convolution":
+        y, final = convolution.convolution_forward(u, lam, B, C, state, reverse=reverse)
+        return y, final, u.new_empty(0)
+    scan = cpu.scan_forward if u.device.type == "cpu" else portable.scan_forward
+    return scan(u, lam, B, C, state, reverse=reverse, keep=keep)
+
+
+@lti_scan_op.register_fake
+def _(
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, form: str, keep: str, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    del B, state, reverse
+    batch, length, _ = u.shape
+    N = lam.shape[1]
+    if form == "convolution":
+        kept: tuple[int, ...] = (0,)
+    elif u.device.type == "cpu":
+        kept = kept_shape(keep, batch, length, N, u.element_size())
+    else:
+        kept = (batch, length, 2, N) if keep == "states" else (0,)
+    return u.new_empty(batch, length, C.shape[1]), u.new_empty(batch, 2, N), u.new_empty(kept)
+
+
+@torch.library.custom_op("compressm::lti_scan_backward", mutates_args=())
+def lti_scan_backward_op(
+    grad_y: Tensor | None,
+    grad_final: Tensor | None,
+    u: Tensor,
+    lam: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor | None,
+    kept: Tensor,
+    form: str,
+    keep: str,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u, lambda, B, C and the initial state (of zeros if there is none)."""
+    u, lam, B, C = u.contiguous(), lam.contiguous(), B.contiguous(), C.contiguous()
+    grad_y = None if grad_y is None else grad_y.contiguous()
+    if form == "convolution":
+        return convolution.convolution_backward(grad_y, grad_final, u, lam, B, C, state, reverse=reverse)
+    scan = cpu.scan_backward if u.device.type == "cpu" else portable.scan_backward
+    return scan(grad_y, grad_final, u, lam, B, C, state, kept, reverse=reverse, keep=keep)
+
+
+@lti_scan_backward_op.register_fake
+def _(
+    grad_y: Tensor | None,
+    grad_final: Tensor | None,
+    u: Tensor,
+    lam: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor | None,
+    kept: Tensor,
+    form: str,
+    keep: str,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    del grad_y, grad_final, state, kept, form, keep, reverse
+    grad_state = u.new_empty(u.shape[0], 2, lam.shape[1])
+    return (
+        u.new_empty(u.shape),
+        lam.new_empty(lam.shape),
+        B.new_empty(B.shape),
+        C.new_empty(C.shape),
+        grad_state,
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    u, lam, B, C, state, ctx.form, ctx.keep, ctx.reverse = inputs
+    ctx.save_for_backward(u, lam, B, C, state, output[2])
+    # A loss that ignores the final state must not pay for its gradient.
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Any) -> tuple[Any, ...]:
+    u, lam, B, C, state, kept = ctx.saved_tensors
+    if grad_y is None and grad_final is None:
+        return (None,) * 8
+    grads = lti_scan_backward_op(
+        grad_y, grad_final, u, lam, B, C, state, kept, ctx.form, ctx.keep, ctx.reverse
+    )
+    return *grads[:4], None if state is None else grads[4], None, None, None
+
+
+lti_scan_op.register_autograd(_backward, setup_context=_setup)
+for _device in ("cpu", "cuda"):
+    # lambda's powers and the recurrence need float32's digits: half precision stops at the op's border.
+    lti_scan_op.register_autocast(_device, torch.float32)

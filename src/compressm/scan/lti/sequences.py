@@ -1,0 +1,156 @@
+"""Whole sequences on one core each: projection, recurrence and output in one kernel.
+
+Every worker takes a range of the batch and goes through it piece by piece, with PyTorch's matrix product and
+the recurrence of :mod:`compressm.scan.lti.recurrence`. Nothing is shared but the operands, so the workers
+meet only at the end, and a core that is held up by other programs delays no piece of another's.
+
+Operands are addresses of contiguous arrays; pieces, carries and what is kept are as in
+:mod:`compressm.scan.lti.together`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import carray, types
+
+from compressm.scan.lti.recurrence import adjoint, advance
+from compressm.scan.runtime.blas import GEMM_SYMBOLS
+from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, int64_pointer, worker
+
+CHECKPOINTS, STATES = 1, 2
+_SIGNATURE = types.void(*[types.int64] * 13)
+_sgemm = types.ExternalFunction(GEMM_SYMBOLS["sgemm_"], _SIGNATURE)
+_dgemm = types.ExternalFunction(GEMM_SYMBOLS["dgemm_"], _SIGNATURE)
+
+
+@compiled
+def _multiply(size: Any, room: Any, a: Any, a_turned: Any, b: Any, b_turned: Any, c: Any, rows: Any,
+              columns: Any, inner: Any, accumulate: Any) -> None:  # fmt: skip
+    """``c = a b`` or ``c += a b``, c (rows, columns) row by row; an operand may be stored transposed.
+
+    Operands are addresses of numbers of ``size`` bytes, as is ``room``: 80 bytes for the arguments, of which
+    bytes 64 and 72 begin the numbers 1 and 0. BLAS counts by columns: to it these are the transposes, so the
+    operands change places. Sizes are 64-bit words, which a library of 32-bit integers reads the same on
+    little-endian machines.
+    """
+    sizes = carray(int64_pointer(room), (8,))
+    sizes[0], sizes[1], sizes[2] = columns, rows, inner
+    sizes[3], sizes[4], sizes[5] = inner if b_turned else columns, rows if a_turned else inner, columns
+    sizes[6], sizes[7] = 84 if b_turned else 78, 84 if a_turned else 78  # the letters "T" or "N"
+    one, beta = room + 64, room + 64 if accumulate else room + 72
+    letters = room + 48
+    if size == 4:
+        _sgemm(letters, letters + 8, room, room + 8, room + 16, one, b, room + 24, a, room + 32, beta, c,
+               room + 40)  # fmt: skip
+    else:
+        _dgemm(letters, letters + 8, room, room + 8, room + 16, one, b, room + 24, a, room + 32, beta, c,
+               room + 40)  # fmt: skip
+
+
+@compiled
+def _sizes(words: Any) -> Any:
+    """Batch, L, H, P, N, sequences and steps of a piece, whether time runs backwards, what is kept."""
+    return words[2], words[3], words[4], words[5], words[6], words[7], words[8], words[9], words[10]
+
+
+@compiled
+def _my_sequences(words: Any) -> Any:
+    """The range of the batch that this worker takes, and its number."""
+    number, workers = worker(words)
+    return words[2] * number // workers, words[2] * (number + 1) // workers, number
+
+
+@compiled
+def _forward(arguments: Any, pointer: Any, size: Any) -> None:
+    words = carray(arguments, (20,))
+    batch, L, H, P, N, together, steps, backward, keep = _sizes(words)
+    u, into, out_of, y, kept = words[11], words[12], words[13], words[16], words[17]
+    lam, carry = carray(pointer(words[14]), (2 * N,)), carray(pointer(words[15]), (batch, 2 * N))
+    begin, end, number = _my_sequences(words)
+    count, row_bytes = (L + steps - 1) // steps, 2 * N * size
+    room, scratch = words[18] + 80 * number, words[19] + number * together * steps * row_bytes
+    for first in range(begin, end, together):
+        last = min(first + together, end)
+        for step in range(count):
+            index = count - 1 - step if backward else step
+            here, there = index * steps, min((index + 1) * steps, L)
+            row, each = first * L + here, there - here
+            rows = (last - first) * each
+            x = kept + row * row_bytes if keep == STATES else scratch
+            _multiply(size, room, u + row * H * size, False, into, True, x, rows, 2 * N, H, False)
+            states = carray(pointer(x), (last - first, each * 2 * N))
+            for s in range(first, last):
+                if keep == CHECKPOINTS:
+                    carray(pointer(kept + (s * count + index) * row_bytes), (2 * N,))[:] = carry[s]
+                advance(states[s - first], lam, carry[s], each, N, 0, N, backward)
+            _multiply(size, room, x, False, out_of, False, y + row * P * size, rows, P, 2 * N, False)
+
+
+@compiled
+def _backward(arguments: Any, pointer: Any, size: Any) -> None:
+    words = carray(arguments, (26,))
+    batch, L, H, P, N, together, steps, backward, keep = _sizes(words)
+    u, into, out_of, grad_y, kept = words[11], words[12], words[13], words[16], words[17]
+    lam, carry = carray(pointer(words[14]), (2 * N,)), carray(pointer(words[15]), (batch, 2 * N))
+    initial = carray(pointer(words[20]), (batch, 2 * N))
+    slope = carray(float64_pointer(words[21]), (batch, 2 * N))
+    begin, end, number = _my_sequences(words)
+    count, row_bytes = (L + steps - 1) // steps, 2 * N * size
+    room, w = words[18] + 80 * number, words[19] + 2 * number * together * steps * row_bytes
+    grad_u, grad_into = words[22], words[23] + number * H * row_bytes
+    grad_out_of = words[24] + number * P * row_bytes
+    carried = np.empty(2 * N, lam.dtype)
+    for first in range(begin, end, together):
+        last = min(first + together, end)
+        for step in range(count):
+            index = step if backward else count - 1 - step
+            here, there = index * steps, min((index + 1) * steps, L)
+            row, each = first * L + here, there - here
+            rows = (last - first) * each
+            u_rows, y_rows = u + row * H * size, grad_y + row * P * size
+            x = kept + row * row_bytes if keep == STATES else w + together * steps * row_bytes
+            if keep == CHECKPOINTS:
+                _multiply(size, room, u_rows, False, into, True, x, rows, 2 * N, H, False)
+            states = carray(pointer(x), (last - first, each * 2 * N))
+            grads = carray(pointer(w), (last - first, each * 2 * N))
+            if grad_y != 0:
+                _multiply(size, room, y_rows, False, out_of, True, w, rows, 2 * N, P, False)
+            else:
+                grads[:] = 0
+            for s in range(first, last):
+                before = initial[s]
+                if keep == CHECKPOINTS:
+                    before = carray(pointer(kept + (s * count + index) * row_bytes), (2 * N,))
+                    carried[:] = before
+                    advance(states[s - first], lam, carried, each, N, 0, N, backward)
+                elif step < count - 1:
+                    beside = s * L + (there if backward else here - 1)
+                    before = carray(pointer(kept + beside * row_bytes), (2 * N,))
+                adjoint(
+                    grads[s - first], states[s - first], lam, before, carry[s], slope[s],
+                    each, N, 0, N, backward,
+                )  # fmt: skip
+            if grad_y != 0:
+                _multiply(size, room, x, True, y_rows, False, grad_out_of, 2 * N, P, rows, True)
+            _multiply(size, room, w, True, u_rows, False, grad_into, 2 * N, H, rows, True)
+            _multiply(size, room, w, False, into, False, grad_u + row * H * size, rows, H, 2 * N, False)
+
+
+def forward_float32(arguments: Any) -> None:
+    """Kernel. Words: worker, workers, :func:`_sizes`, then addresses in the order read above."""
+    _forward(arguments, float32_pointer, 4)
+
+
+def forward_float64(arguments: Any) -> None:
+    """Kernel. As :func:`forward_float32`."""
+    _forward(arguments, float64_pointer, 8)
+
+
+def backward_float32(arguments: Any) -> None:
+    """Kernel. Words as :func:`forward_float32`, then those of the gradients."""
+    _backward(arguments, float32_pointer, 4)
+
+
+def backward_float64(arguments: Any) -> None:
+    """Kernel. As :func:`backward_float32`."""
+    _backward(arguments, float64_pointer, 8)

@@ -1,0 +1,34 @@
+"""PyTorch's own matrix product, for kernels to call.
+
+A kernel that multiplies matrices by itself needs no other parallel region than its own: each worker goes
+through its part of the work at its own pace, on data that stays in its core's cache.
+"""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+
+GEMM_SYMBOLS = {"sgemm_": "compressm_sgemm", "dgemm_": "compressm_dgemm"}
+
+
+@cache
+def gemm_addresses() -> dict[str, int] | None:
+    """Addresses of BLAS's ``sgemm_`` and ``dgemm_`` in PyTorch's library, or None.
+
+    Only MKL's are taken: called inside a parallel region, they stay on the calling thread.
+    """
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return None
+    folder = Path(torch.__file__).parent / "lib"
+    for path in sorted(folder.glob("*torch_cpu.*")):
+        if path.suffix not in (".so", ".dll", ".dylib"):
+            continue
+        library = ctypes.CDLL(str(path))
+        if all(hasattr(library, name) for name in GEMM_SYMBOLS):
+            found = {
+                name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in GEMM_SYMBOLS
+            }
+            return {name: address for name, address in found.items() if address is not None}
+    return None

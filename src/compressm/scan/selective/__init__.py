@@ -1,0 +1,84 @@
+"""The selective recurrence of Mamba: ``h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t``, ``y_t = C_t h_t``.
+
+``reference`` is the ground truth, on any device. ``cpu`` is the fast form: two kernels, written with
+``vectors``, ``functions`` and ``channels``, on operands in the order that ``layout`` makes. ``ops`` makes it
+an operator of PyTorch.
+"""
+
+import torch
+from torch import Tensor
+
+from compressm.scan.selective.arguments import FORMS, check_decays, check_form, check_operands, served
+from compressm.scan.selective.ops import selective_scan_op
+from compressm.scan.selective.reference import reference_scan
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    state: Tensor | None = None,
+    *,
+    form: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Run ``h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t``, ``y_t = C_t h_t + D u_t`` over a batch.
+
+    The recurrence of Mamba (Gu and Dao 2023, algorithm 2): each of d channels has N states of its own, whose
+    inputs and outputs B_t and C_t it shares with the other channels. Time comes before channels, (batch, L,
+    d), as linear layers have it; the stock CUDA function takes ``u.mT``, ``delta.mT``, ``B.mT``, ``C.mT`` and
+    ``z.mT``, each (batch, channels, L), and the same A. Differentiable once by every operand, through
+    outputs and final state.
+
+    Args:
+        u: inputs, (batch, L, d), float32 or float64.
+        delta: time steps, (batch, L, d).
+        A: rates of the states, (d, N), none positive: ``-exp(A_log)``, not its logarithm.
+        B: input weights, (batch, L, N).
+        C: output weights, (batch, L, N).
+        D: weights of a direct path from input to output, (d,).
+        z: gate, (batch, L, d): outputs are multiplied by ``silu(z)``.
+        delta_bias: added to delta, (d,).
+        delta_softplus: take ``softplus(delta + delta_bias)`` as time steps.
+        state: the state before the first step, (batch, d, N); zero if None.
+        form: "scan" runs compiled kernels (float32 on a CPU; memory for one state in 32 steps),
+            "reference" takes one step after the other in plain PyTorch, "auto" takes "scan" where it serves.
+
+    Returns:
+        Outputs y, (batch, L, d), and the state after the last step, (batch, d, N). Under ``torch.autocast``
+        both are float32: the recurrence does not survive half precision.
+
+    Raises:
+        TypeError: an operand's dtype does not fit.
+        ValueError: a shape or device does not fit, an entry of A is positive, ``form`` is unknown or does
+            not serve the operands.
+    """
+    device = u.device.type if isinstance(u, Tensor) else "cpu"
+    if torch.is_autocast_enabled(device):
+        u, delta, A, B, C = (_at_least_float32(x) for x in (u, delta, A, B, C))
+        D, z, delta_bias, state = (
+            None if x is None else _at_least_float32(x) for x in (D, z, delta_bias, state)
+        )
+    check_operands(u, delta, A, B, C, D, z, delta_bias, state)
+    check_form(form, u)
+    with torch.autocast(device, enabled=False):
+        given = (u, delta, A, B, C, D, z, delta_bias, state)
+        if form == "scan" or (form == "auto" and served(u)):
+            keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+            y, final, _, _ = selective_scan_op(*given, delta_softplus, keep)
+            return y, final
+        if not torch.compiler.is_compiling():
+            check_decays(A)
+        return reference_scan(*given, delta_softplus=delta_softplus)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+__all__ = ["FORMS", "selective_scan"]

@@ -1,0 +1,163 @@
+"""The adjoint of the selective recurrence: a Numba kernel for float32.
+
+Layout and loops as in the forward kernel. Time runs against the forward pass, chunk by chunk: for one n after
+the other the chunk's states are computed anew from the one before it, which stay in the first-level cache,
+and then the gradient of the state runs back over them.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from compressm.scan.runtime.pointers import compiled, worker
+from compressm.scan.selective.channels import SPACING, read_inputs, row, rows, scratch
+from compressm.scan.selective.functions import ONE, ZERO, exp2, flush, sigmoid
+from compressm.scan.selective.layout import LANES, STEPS
+from compressm.scan.selective.vectors import (
+    HALF,
+    fold,
+    load,
+    load_part,
+    spread,
+    spread_item,
+    store,
+    sum_lanes,
+)
+
+LN2 = np.float32(0.6931471805599453)
+
+
+@compiled
+def _advance(
+    h: Any, rate: Any, B: Any, at: Any, steps: Any, dt: Any, v: Any, decay: Any, states: Any
+) -> None:
+    """Decays of each step, and one state of each channel: before the chunk, then after each step."""
+    store(states, 0, h)
+    for t in range(steps):
+        a = exp2(load(dt, t * LANES) * rate)
+        h = a * h + load(v, t * LANES) * spread_item(B, at + t)
+        store(decay, t * LANES, a)
+        store(states, (t + 1) * LANES, h)
+
+
+@compiled
+def _pull(
+    A: Any, B: Any, C: Any, before: Any, carry: Any, grad_A: Any, grad_B: Any, grad_C: Any,
+    N: Any, L: Any, steps: Any, padded: Any, dt: Any, v: Any, dy: Any, grad_dt: Any, grad_v: Any, memory: Any,
+) -> None:  # fmt: skip
+    """Carry gradients of states over a chunk, and add up those of everything else.
+
+    ``carry`` is ``a g`` of the step after the chunk, and becomes that of its first step. ``grad_B`` and
+    ``grad_C`` are (N, padded) from the chunk's first step on; ``grad_dt`` is what comes by way of the
+    decays alone, in units of log 2.
+    """
+    decay, states, products = memory, memory[SPACING:], memory[2 * SPACING :]
+    for n in range(N):
+        rate, total, w = load(A, n * LANES), spread(ZERO), flush(load(carry, n * LANES))
+        _advance(load(before, n * LANES), rate, B, n * L, steps, dt, v, decay, states)
+        for i in range(steps):
+            t = steps - 1 - i
+            at = t * LANES
+            g = w + load(dy, at) * spread_item(C, n * L + t)
+            w = load(decay, at) * g
+            slope = w * load(states, at)  # of the exponent dt A
+            total = total + load(dt, at) * slope
+            store(grad_dt, at, load(grad_dt, at) + rate * slope)
+            store(grad_v, at, load(grad_v, at) + spread_item(B, n * L + t) * g)
+            store(products, t * HALF, fold(load(v, at) * g))
+            store(products, (STEPS + t) * HALF, fold(load(dy, at) * load(states, at + LANES)))
+        store(carry, n * LANES, w)
+        store(grad_A, n * LANES, load(grad_A, n * LANES) + total)
+        for t in range(0, steps, HALF):
+            at = n * padded + t
+            store(grad_B, at, load_part(grad_B, at) + sum_lanes(products, t * HALF))
+            store(grad_C, at, load_part(grad_C, at) + sum_lanes(products, (STEPS + t) * HALF))
+
+
+@compiled
+def _read_gradients(
+    grad_y: Any, z: Any, plain: Any, grad_z: Any, start: Any, stride: Any, steps: Any, gated: Any, dy: Any
+) -> None:
+    """Gradients ``dy`` of a chunk's outputs as they were before the gate, and those of the gate."""
+    for t in range(steps):
+        at = start + t * stride
+        g = load(grad_y, at)
+        if gated:
+            gate = load(z, at)
+            opened = sigmoid(gate)
+            closed = spread(ONE) - opened
+            store(grad_z, at, g * load(plain, at) * (opened * (spread(ONE) + gate * closed)))
+            g = g * (gate * opened)
+        store(dy, t * LANES, g)
+
+
+@compiled
+def _write_gradients(
+    u: Any, delta: Any, bias: Any, D: Any, channel: Any, start: Any, stride: Any, steps: Any, positive: Any,
+    dt: Any, dy: Any, grad_dt: Any, grad_v: Any, grad_u: Any, grad_delta: Any, grad_D: Any, grad_bias: Any,
+) -> None:  # fmt: skip
+    """Gradients of a chunk's u and delta; those of D and bias grow."""
+    sum_D, sum_bias = load(grad_D, channel), load(grad_bias, channel)
+    for t in range(steps):
+        at, here = start + t * stride, t * LANES
+        u_t, dy_t, v_t = load(u, at), load(dy, here), load(grad_v, here)
+        store(grad_u, at, load(dt, here) * v_t + load(D, channel) * dy_t)
+        slope = spread(LN2) * load(grad_dt, here) + u_t * v_t
+        if positive:
+            slope = slope * sigmoid(load(delta, at) + load(bias, channel))
+        store(grad_delta, at, slope)
+        sum_D = sum_D + dy_t * u_t
+        sum_bias = sum_bias + slope
+    store(grad_D, channel, sum_D)
+    store(grad_bias, channel, sum_bias)
+
+
+def backward(arguments: Any) -> None:
+    """Kernel; gradients of A, B, C, D and bias grow from what is there.
+
+    Words: worker, workers, batch, L, N, blocks, softplus, gated, groups; u, delta, bias, A, B, C, D, z;
+    outputs before the gate, states before chunks, gradient of y; carry (gradient of the final, then of the
+    initial state); gradients of u, delta, z, A (batch, blocks, N, LANES), B and C (groups, batch, N, chunks
+    STEPS), D and bias (batch, channels).
+    """
+    words = carray(arguments, (29,))
+    batch, L, N, blocks = words[2], words[3], words[4], words[5]
+    positive, gated, groups = words[6], words[7], words[8]
+    channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
+    strips, padded = batch * blocks, chunks * STEPS
+    u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, L * channels)
+    bias, A, D = row(words[11], channels), rows(words[12], blocks, size), row(words[15], channels)
+    B, C = rows(words[13], batch, N * L), rows(words[14], batch, N * L)
+    z, plain = rows(words[16], batch, gated * L * channels), rows(words[17], batch, gated * L * channels)
+    before, grad_y = rows(words[18], strips, chunks * size), rows(words[19], batch, L * channels)
+    carry, grad_A = rows(words[20], strips, size), rows(words[24], strips, size)
+    grad_u, grad_delta = rows(words[21], batch, L * channels), rows(words[22], batch, L * channels)
+    grad_z = rows(words[23], batch, gated * L * channels)
+    grad_B, grad_C = rows(words[25], groups * batch, N * padded), rows(words[26], groups * batch, N * padded)
+    grad_D, grad_bias = rows(words[27], batch, channels), rows(words[28], batch, channels)
+    memory = scratch(8)
+    dt, v, dy = memory, memory[SPACING:], memory[2 * SPACING :]
+    grad_dt, grad_v, inner = memory[3 * SPACING :], memory[4 * SPACING :], memory[5 * SPACING :]
+    number, workers = worker(words)
+    for item in range(number, batch * groups, workers):
+        b, group = item // groups, item % groups
+        part = group * batch + b
+        for block in range(group * blocks // groups, (group + 1) * blocks // groups):
+            channel, strip = block * LANES, b * blocks + block
+            inner[2 * SPACING :] = ZERO  # the last chunk may be short: its rest adds nothing
+            for chunk in range(chunks - 1, -1, -1):
+                first = chunk * STEPS
+                steps, start = min(STEPS, L - first), first * channels + channel
+                read_inputs(u[b], delta[b], bias, start, channels, channel, steps, positive, dt, v)
+                _read_gradients(grad_y[b], z[b], plain[b], grad_z[b], start, channels, steps, gated, dy)
+                memory[3 * SPACING : 5 * SPACING] = ZERO
+                _pull(
+                    A[block], B[b][first:], C[b][first:], before[strip][chunk * size :], carry[strip],
+                    grad_A[strip], grad_B[part][first:], grad_C[part][first:],
+                    N, L, steps, padded, dt, v, dy, grad_dt, grad_v, inner,
+                )  # fmt: skip
+                _write_gradients(
+                    u[b], delta[b], bias, D, channel, start, channels, steps, positive,
+                    dt, dy, grad_dt, grad_v, grad_u[b], grad_delta[b], grad_D[b], grad_bias[b],
+                )  # fmt: skip

@@ -1,0 +1,51 @@
+"""Memory of the kernels, and what both passes read alike: Numba code."""
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from compressm.scan.runtime.pointers import compiled, float32_pointer
+from compressm.scan.selective.functions import softplus
+from compressm.scan.selective.layout import LANES, STEPS
+from compressm.scan.selective.vectors import load, store
+
+SPACING = STEPS * LANES + 5 * LANES
+"""Floats from one scratch array to the next: no power of two, or equal steps would share cache sets."""
+
+_LINE = 64  # bytes: a vector that straddles two cache lines costs two accesses
+
+
+@compiled
+def row(address: Any, size: Any) -> Any:
+    """The float32 array of ``size`` elements at an address."""
+    return carray(float32_pointer(address), (size,))
+
+
+@compiled
+def rows(address: Any, count: Any, size: Any) -> Any:
+    """The float32 matrix (count, size) at an address."""
+    return carray(float32_pointer(address), (count, size))
+
+
+@compiled
+def scratch(arrays: Any) -> Any:
+    """Zeroed memory for ``arrays`` arrays of STEPS + 1 vectors, SPACING apart, on cache lines."""
+    buffer = np.zeros(arrays * SPACING + _LINE // 4, np.float32)
+    start = (_LINE - buffer.ctypes.data % _LINE) % _LINE // 4
+    return buffer[start : start + arrays * SPACING]
+
+
+@compiled
+def read_inputs(
+    u: Any, delta: Any, bias: Any, start: Any, stride: Any, channel: Any, steps: Any, positive: Any,
+    dt: Any, v: Any,
+) -> None:  # fmt: skip
+    """Time steps ``dt`` and inputs ``v = dt u`` of a chunk, from rows ``stride`` apart."""
+    for t in range(steps):
+        at = start + t * stride
+        step = load(delta, at) + load(bias, channel)
+        if positive:
+            step = softplus(step)
+        store(dt, t * LANES, step)
+        store(v, t * LANES, step * load(u, at))

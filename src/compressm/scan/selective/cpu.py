@@ -1,0 +1,117 @@
+"""The selective recurrence on a CPU: operands brought into the kernels' order, and back."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressm.scan.runtime import Kernel, run_kernel
+from compressm.scan.selective.layout import (
+    LANES,
+    STEPS,
+    blocks_of,
+    chunks_of,
+    groups_of,
+    pack,
+    pad_channels,
+    unpack,
+)
+
+_FORWARD = Kernel("compressm.scan.selective.forward_kernel", "forward")
+_BACKWARD = Kernel("compressm.scan.selective.backward_kernel", "backward")
+LOG2_E = 1.4426950408889634
+SMALL = 1 << 16  # states times steps: less is done before a second thread has started
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+class _Operands(NamedTuple):
+    """What both kernels read, in their order of words."""
+
+    u: Tensor
+    delta: Tensor
+    bias: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    z: Tensor
+
+    @classmethod
+    def of(
+        cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+        bias: Tensor | None,
+    ) -> "_Operands":  # fmt: skip
+        none = u.new_zeros(u.shape[2])
+        return cls(
+            u=pad_channels(u),
+            delta=pad_channels(delta),
+            bias=pad_channels(none if bias is None else bias),
+            A=pack(A * LOG2_E),
+            B=B.mT.contiguous(),
+            C=C.mT.contiguous(),
+            D=pad_channels(none if D is None else D),
+            z=u.new_empty(0) if z is None else pad_channels(z),
+        )
+
+
+def kept_shapes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of what the backward pass starts from: outputs before the gate, states before each chunk."""
+    batch, L, d = u.shape
+    plain = (batch, L, blocks_of(d) * LANES) if gated and keep else (0,)
+    return plain, (batch, blocks_of(d), chunks_of(L), N, LANES) if keep else (0,)
+
+
+def scan_forward(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    bias: Tensor | None, state: Tensor | None, *, softplus: bool, keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Outputs, final state, and with ``keep`` what :func:`scan_backward` starts from."""
+    (batch, L, d), N, gated = u.shape, A.shape[1], z is not None
+    given = _Operands.of(u, delta, A, B, C, D, z, bias)
+    y, carry = torch.empty_like(given.u), _carry(state, batch, d, N, u)
+    plain, before = (u.new_empty(shape) for shape in kept_shapes(u, N, gated=gated, keep=keep))
+    sizes = [batch, L, N, blocks_of(d), int(softplus), int(gated), int(keep)]
+    tensors = (*given, y, plain, carry, before)
+    run_kernel(_FORWARD, [*sizes, *(x.data_ptr() for x in tensors)], _workers(u, N, batch * blocks_of(d)))
+    return y[..., :d].contiguous(), unpack(carry, d), plain, before
+
+
+def scan_backward(
+    grad_y: Tensor | None, grad_final: Tensor | None,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    bias: Tensor | None, plain: Tensor, before: Tensor, *, softplus: bool,
+) -> Gradients:  # fmt: skip
+    """Gradients of u, delta, A, B, C, D, z (empty without a gate), bias and the initial state."""
+    (batch, L, d), N, groups = u.shape, A.shape[1], groups_of(u.shape[0], u.shape[2])
+    given = _Operands.of(u, delta, A, B, C, D, z, bias)
+    grad_y = torch.zeros_like(given.u) if grad_y is None else pad_channels(grad_y)
+    carry = _carry(grad_final, batch, d, N, u)
+    grad_u, grad_delta, grad_z = (torch.empty_like(x) for x in (given.u, given.delta, given.z))
+    grad_A = torch.zeros_like(carry)
+    grad_B, grad_C = u.new_zeros(2, groups, batch, N, chunks_of(L) * STEPS)
+    grad_D, grad_bias = u.new_zeros(2, batch, given.D.shape[0])
+    sizes = [batch, L, N, blocks_of(d), int(softplus), int(z is not None), groups]
+    made = (carry, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias)
+    tensors = (*given, plain, before, grad_y, *made)
+    run_kernel(_BACKWARD, [*sizes, *(x.data_ptr() for x in tensors)], _workers(u, N, batch * groups))
+    return (
+        grad_u[..., :d].contiguous(),
+        grad_delta[..., :d].contiguous(),
+        unpack(grad_A.sum(0), d),
+        grad_B.sum(0)[..., :L].mT.contiguous(),
+        grad_C.sum(0)[..., :L].mT.contiguous(),
+        grad_D.sum(0)[:d].clone(),
+        grad_z if z is None else grad_z[..., :d].contiguous(),
+        grad_bias.sum(0)[:d].clone(),
+        unpack(carry, d),
+    )
+
+
+def _carry(state: Tensor | None, batch: int, d: int, N: int, like: Tensor) -> Tensor:
+    """A packed copy of a state, which the kernels carry through time in place."""
+    return like.new_zeros(batch, blocks_of(d), N, LANES) if state is None else pack(state)
+
+
+def _workers(u: Tensor, N: int, items: int) -> int:
+    return 1 if u.numel() * N < SMALL else min(torch.get_num_threads(), items)

@@ -1,0 +1,86 @@
+"""The selective recurrence: a Numba kernel for float32.
+
+A vector holds one state of LANES neighbouring channels, so any number of states costs its share, and time is
+cut into chunks whose inputs and outputs stay in the first-level cache. Within a chunk the loop over states is
+outside and the loop over time inside: the running state never leaves its registers.
+
+Layout: u, delta, z, y (batch, L, channels), channels padded to whole vectors; B, C (batch, N, L), time last;
+A, in units of log 2, (blocks, N, LANES); states (batch, blocks, N, LANES); states before chunks (batch,
+blocks, chunks, N, LANES).
+"""
+
+from typing import Any
+
+from numba import carray
+
+from compressm.scan.runtime.pointers import compiled, worker
+from compressm.scan.selective.channels import SPACING, read_inputs, row, rows, scratch
+from compressm.scan.selective.functions import exp2, flush, sigmoid
+from compressm.scan.selective.layout import LANES, STEPS
+from compressm.scan.selective.vectors import load, spread_item, store
+
+
+@compiled
+def _advance(
+    A: Any, B: Any, C: Any, state: Any, before: Any, keep: Any, N: Any, L: Any, steps: Any,
+    dt: Any, v: Any, y: Any,
+) -> None:  # fmt: skip
+    """Carry ``state`` over a chunk and add ``C h`` to ``y``; ``B`` and ``C`` start at its first step."""
+    for n in range(N):
+        h, rate = flush(load(state, n * LANES)), load(A, n * LANES)
+        if keep:
+            store(before, n * LANES, h)
+        for t in range(steps):
+            h = exp2(load(dt, t * LANES) * rate) * h + load(v, t * LANES) * spread_item(B, n * L + t)
+            store(y, t * LANES, load(y, t * LANES) + h * spread_item(C, n * L + t))
+        store(state, n * LANES, h)
+
+
+@compiled
+def _write_outputs(
+    out: Any, z: Any, y: Any, plain: Any, start: Any, stride: Any, steps: Any, gated: Any, keep: Any
+) -> None:
+    """Outputs of a chunk, through the gate if there is one; ``plain`` keeps them as they were before."""
+    for t in range(steps):
+        at = start + t * stride
+        value = load(out, t * LANES)
+        if gated:
+            gate = load(z, at)
+            if keep:
+                store(plain, at, value)
+            value = value * (gate * sigmoid(gate))
+        store(y, at, value)
+
+
+def forward(arguments: Any) -> None:
+    """Kernel; what is kept is for the backward pass.
+
+    Words: worker, workers, batch, L, N, blocks, softplus, gated, keep; u, delta, bias, A, B, C, D, z; y,
+    outputs before the gate, state (before, then after), states before chunks.
+    """
+    words = carray(arguments, (21,))
+    batch, L, N, blocks = words[2], words[3], words[4], words[5]
+    positive, gated, keep = words[6], words[7], words[8]
+    channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
+    u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, L * channels)
+    bias, A, D = row(words[11], channels), rows(words[12], blocks, size), row(words[15], channels)
+    B, C = rows(words[13], batch, N * L), rows(words[14], batch, N * L)
+    z, y = rows(words[16], batch, gated * L * channels), rows(words[17], batch, L * channels)
+    plain, state = rows(words[18], batch, gated * keep * L * channels), rows(words[19], batch * blocks, size)
+    before = rows(words[20], batch * blocks, keep * chunks * size)
+    memory = scratch(3)
+    dt, v, out = memory, memory[SPACING:], memory[2 * SPACING :]
+    number, workers = worker(words)
+    for strip in range(number, batch * blocks, workers):
+        b, block = strip // blocks, strip % blocks
+        for chunk in range(chunks):
+            first = chunk * STEPS
+            steps, start = min(STEPS, L - first), first * channels + block * LANES
+            read_inputs(u[b], delta[b], bias, start, channels, block * LANES, steps, positive, dt, v)
+            for t in range(steps):
+                store(out, t * LANES, load(D, block * LANES) * load(u[b], start + t * channels))
+            _advance(
+                A[block], B[b][first:], C[b][first:], state[strip], before[strip][keep * chunk * size :],
+                keep, N, L, steps, dt, v, out,
+            )  # fmt: skip
+            _write_outputs(out, z[b], y[b], plain[b], start, channels, steps, gated, keep)

@@ -1,0 +1,192 @@
+"""Vectors of float32 as values of Numba kernels: arithmetic on ``LANES`` neighbours at once.
+
+Numba leaves vectors to LLVM's loop vectoriser, which cannot be told to keep a state in registers over a loop
+in time. LLVM's own vector types can, on every processor: a vector that is wider than the machine's registers
+becomes several of them. This gives kernels that type, with the few operations a recurrence needs.
+
+Imports Numba: only modules of kernels import this one.
+"""
+
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+from compressm.scan.selective.layout import LANES
+
+HALF = 16
+"""Lanes of a part: as many parts are summed over their lanes at once."""
+
+
+class _VectorType(types.Type):  # type: ignore[misc, unused-ignore]
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"float32x{lanes}")
+
+    @property
+    def llvm(self) -> ir.Type:
+        return ir.VectorType(ir.FloatType(), self.lanes)
+
+
+@register_model(_VectorType)  # type: ignore[untyped-decorator, unused-ignore]
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc, unused-ignore]
+    def __init__(self, manager: Any, kind: _VectorType) -> None:
+        super().__init__(manager, kind, kind.llvm)
+
+
+VECTOR, PART = _VectorType(LANES), _VectorType(HALF)
+
+
+def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
+    """Let ``function`` of two vectors be an LLVM instruction that may fuse with its neighbours."""
+
+    def typing(context: Any) -> Any:
+        del context
+        return lambda a, b: a if a == b and isinstance(a, _VectorType) else None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        return getattr(builder, instruction)(*arguments, flags=("contract",))
+
+    type_callable(function)(typing)
+    for kind in (VECTOR, PART):
+        lower_builtin(function, kind, kind)(generate)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+_arithmetic(operator.truediv, "fdiv")
+
+
+class _Code(NamedTuple):
+    """Where an operation writes its instructions."""
+
+    context: Any
+    builder: Any
+    signature: Any
+
+    def address(self, array: Any, index: Any, kind: ir.Type) -> Any:
+        """The address of ``array[index]``, for a ``kind``; ``array`` is the call's first argument."""
+        array_type = self.signature.args[0]
+        data = self.context.make_array(array_type)(self.context, self.builder, value=array).data
+        return self.builder.bitcast(self.builder.gep(data, [index]), kind.as_pointer())
+
+
+def _operation(typed: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """An operation of kernels: ``typed`` gives its signature, the function decorated writes its code."""
+
+    def decorate(write: Callable[..., Any]) -> Any:
+        def definition(typing_context: Any, *kinds: Any) -> Any:
+            del typing_context
+
+            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                return write(_Code(context, builder, signature), *values)
+
+            return typed(*kinds), generate
+
+        definition.__name__, definition.__doc__ = write.__name__, write.__doc__
+        # Numba reads a call's arguments off the signature, whose first parameter is its own.
+        definition.__signature__ = inspect.signature(write)  # type: ignore[attr-defined]
+        return intrinsic(definition)
+
+    return decorate
+
+
+def _integers(values: Sequence[int]) -> ir.Constant:
+    kind = ir.IntType(32)
+    return ir.Constant(ir.VectorType(kind, len(values)), [kind(value) for value in values])
+
+
+def _spread(code: _Code, scalar: Any) -> Any:
+    undefined = ir.Constant(VECTOR.llvm, ir.Undefined)
+    first = code.builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+    return code.builder.shuffle_vector(first, undefined, _integers([0] * LANES))
+
+
+@_operation(lambda array, _: VECTOR(array, types.int64))
+def load(code: _Code, array: Any, index: Any) -> Any:
+    """LANES neighbours of a contiguous float32 array, from ``index`` on."""
+    return code.builder.load(code.address(array, index, VECTOR.llvm), align=4)
+
+
+@_operation(lambda array, _: PART(array, types.int64))
+def load_part(code: _Code, array: Any, index: Any) -> Any:
+    """HALF neighbours of a contiguous float32 array, from ``index`` on."""
+    return code.builder.load(code.address(array, index, PART.llvm), align=4)
+
+
+@_operation(lambda array, _, value: types.void(array, types.int64, value))
+def store(code: _Code, array: Any, index: Any, value: Any) -> Any:
+    """Write a vector or a part to a contiguous float32 array, from ``index`` on."""
+    code.builder.store(value, code.address(array, index, code.signature.args[2].llvm), align=4)
+    return code.context.get_dummy_value()
+
+
+@_operation(lambda _: VECTOR(types.float32))
+def spread(code: _Code, scalar: Any) -> Any:
+    """A vector with ``scalar`` in every lane."""
+    return _spread(code, scalar)
+
+
+@_operation(lambda array, _: VECTOR(array, types.int64))
+def spread_item(code: _Code, array: Any, index: Any) -> Any:
+    """A vector with ``array[index]`` in every lane; ``index`` is not negative."""
+    return _spread(code, code.builder.load(code.address(array, index, ir.FloatType())))
+
+
+@_operation(lambda *_: VECTOR(VECTOR, VECTOR, VECTOR, VECTOR))
+def below(code: _Code, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """``yes`` in lanes where ``a < b``, else ``no``; that, too, where one of them is not a number."""
+    return code.builder.select(code.builder.fcmp_ordered("<", a, b), yes, no)
+
+
+@_operation(lambda *_: VECTOR(VECTOR, VECTOR))
+def add_exponent(code: _Code, value: Any, exponent: Any) -> Any:
+    """``value 2^k``, k being the integer in the low bits of ``exponent``."""
+    integers = ir.VectorType(ir.IntType(32), LANES)
+    bits, k = (code.builder.bitcast(x, integers) for x in (value, exponent))
+    shifted = code.builder.shl(k, _integers([23] * LANES))
+    return code.builder.bitcast(code.builder.add(bits, shifted), VECTOR.llvm)
+
+
+@_operation(lambda _: PART(VECTOR))
+def fold(code: _Code, whole: Any) -> Any:
+    """The sum of a vector's parts."""
+    first, *others = (
+        code.builder.shuffle_vector(whole, whole, _integers(range(start, start + HALF)))
+        for start in range(0, LANES, HALF)
+    )
+    for other in others:
+        first = code.builder.fadd(first, other)
+    return first
+
+
+@_operation(lambda array, _: PART(array, types.int64))
+def sum_lanes(code: _Code, array: Any, index: Any) -> Any:
+    """Lane j is the sum over the lanes of part j, of HALF parts in ``array`` from ``index`` on.
+
+    A tree: each level halves the number of parts by putting the sums of one into the lanes that the other no
+    longer needs.
+    """
+    builder, word = code.builder, ir.IntType(64)
+    parts = [
+        builder.load(code.address(array, builder.add(index, word(j * HALF)), PART.llvm), align=4)
+        for j in range(HALF)
+    ]
+    width = HALF
+    while len(parts) > 1:
+        count, half = len(parts) // 2, width // 2
+        low = [lane % width < half for lane in range(HALF)]
+        stay = _integers([lane if is_low else HALF + lane for lane, is_low in enumerate(low)])
+        move = _integers([lane + half if is_low else HALF + lane - half for lane, is_low in enumerate(low)])
+        parts = [
+            builder.fadd(builder.shuffle_vector(a, b, stay), builder.shuffle_vector(a, b, move))
+            for a, b in zip(parts[:count], parts[count:], strict=True)
+        ]
+        width = half
+    return parts[0]

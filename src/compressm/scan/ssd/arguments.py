@@ -1,0 +1,79 @@
+"""Checks of the operands, with messages that name the argument, its value and the remedy."""
+
+import torch
+from torch import Tensor
+
+FORMS = ("auto", "chunked", "reference")
+
+
+def check_options(form: str, chunk_size: int) -> None:
+    """Raise ValueError unless ``form`` is one of :data:`FORMS` and ``chunk_size`` is a power of two."""
+    if form not in FORMS:
+        raise ValueError(
+            f"linear_attention_scan: form={form!r} is not known; choose one of {', '.join(FORMS)}"
+        )
+    if chunk_size < 1 or chunk_size & (chunk_size - 1):
+        raise ValueError(f"linear_attention_scan: chunk_size={chunk_size} is not a power of two, such as 32")
+
+
+def check_operands(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> None:
+    """Raise unless shapes, dtypes and devices fit together.
+
+    Raises:
+        TypeError: an operand is no tensor, is neither float32 nor float64, or differs from q in dtype.
+        ValueError: a shape does not fit, or an operand lies on another device than q.
+    """
+    named = {"q": q, "k": k, "v": v, "log_decay": log_decay} | ({} if state is None else {"state": state})
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"linear_attention_scan: {name} must be a tensor, got {type(value).__name__}")
+    if q.ndim != 4 or 0 in q.shape:
+        raise ValueError(
+            f"linear_attention_scan: q must be (batch, L, heads, K), all at least 1, got {tuple(q.shape)}"
+        )
+    batch, L, heads, K = q.shape
+    if v.ndim != 4 or v.shape[:3] != q.shape[:3] or v.shape[3] < 1:
+        raise ValueError(
+            f"linear_attention_scan: v must be (batch, L, heads, V) = ({batch}, {L}, {heads}, V) to fit q, "
+            f"got {tuple(v.shape)}"
+        )
+    _check_shape("k", k, "(batch, L, heads, K)", (batch, L, heads, K))
+    if log_decay.ndim == 3:
+        _check_shape("log_decay", log_decay, "(batch, L, heads)", (batch, L, heads))
+    else:
+        _check_shape(
+            "log_decay", log_decay, "(batch, L, heads) or (batch, L, heads, K)", (batch, L, heads, K)
+        )
+    if state is not None:
+        _check_shape("state", state, "(batch, heads, K, V)", (batch, heads, K, v.shape[3]))
+    for name, value in named.items():
+        _check_kind(name, value, q)
+
+
+def check_decays(log_decay: Tensor) -> None:
+    """Raise ValueError if a logarithm of a decay is positive: its state would grow without bound."""
+    if bool((log_decay > 0).any()):
+        raise ValueError(
+            "linear_attention_scan: log_decay must not be positive, but its largest entry is "
+            f"{log_decay.max().item():g}; pass the logarithm of a decay between 0 and 1"
+        )
+
+
+def _check_shape(name: str, value: Tensor, symbols: str, shape: tuple[int, ...]) -> None:
+    if tuple(value.shape) != shape:
+        raise ValueError(
+            f"linear_attention_scan: {name} must be {symbols} = {shape} to fit q and v, "
+            f"got {tuple(value.shape)}"
+        )
+
+
+def _check_kind(name: str, value: Tensor, q: Tensor) -> None:
+    place = f"linear_attention_scan: {name}"
+    if value.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"{place} must be float32 or float64, got {value.dtype}; convert it, or use torch.autocast"
+        )
+    if value.dtype != q.dtype:
+        raise TypeError(f"{place} is {value.dtype} but q is {q.dtype}; convert one of them")
+    if value.device != q.device:
+        raise ValueError(f"{place} is on {value.device} but q is on {q.device}; move one of them")
