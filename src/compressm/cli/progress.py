@@ -3,7 +3,7 @@
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from compressm.training import Progress
@@ -19,12 +19,12 @@ class RunDisplay:
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            # Narrow enough for 80 columns.
+            TextColumn("{task.description:<17}"),
+            BarColumn(bar_width=10),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[facts]:<34}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             console=console,
         )
 
@@ -46,14 +46,14 @@ class RunDisplay:
 
         def show(progress: Progress) -> None:
             sizes = "+".join(map(str, progress.states))
-            facts = f"loss {progress.loss:.3f}  accuracy {progress.accuracy:6.1%}  states {sizes}"
+            facts = f"loss {progress.loss:.3f}  acc. {progress.accuracy:6.1%}  {sizes} states"
             self._bars.update(task, completed=progress.step, facts=facts)
             if progress.cut is not None:
                 for layer in progress.cut.layers:
-                    bound = "none" if layer.error_bound is None else f"{layer.error_bound:.3g}"
+                    bound = "no bound" if layer.error_bound is None else f"bound {layer.error_bound:.2g}"
                     self._bars.console.print(
-                        f"{name}: step {progress.step}, {layer.name}: {layer.old} -> {layer.new} states, "
-                        f"error {layer.error:.3g} (bound {bound}), {progress.cut.seconds:.2f} s",
+                        f"{name}: step {progress.step}, {layer.name} {layer.old} -> {layer.new} states, "
+                        f"error {layer.error:.2g} ({bound})",
                         highlight=False,
                     )
 
