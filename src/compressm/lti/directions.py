@@ -21,18 +21,15 @@ from compressm.lti.response import resolvents, spectral_norms
 if TYPE_CHECKING:
     from compressm.lti.system import DiagonalSystem
 
-_CHEAP = 30_000_000  # grid points times matrix entries up to which the first look is a thorough one
-_FUNNEL = (
-    (0.5, 2),
-    (0.15, 2),
-    (0.04, 3),
-)  # keep this share of the points, then take so many Golub-Kahan steps
+_CHEAP = 30_000_000  # grid points times matrix entries up to which the first look takes one step more
+_FUNNEL = ((0.25, 2), (0.08, 2), (0.03, 3))  # keep this share of the points, then take so many more steps
 _FEWEST = 12  # but never keep fewer
 _REGION = 1  # the stage whose points, with their neighbours, are where the small function is searched
 _PEAKS = 8  # maxima of the small function that are refined,
 _CHECKED = 3  # and those of them whose directions are added
 _ROUNDS = 12
 _TOLERANCE = 1e-10
+_STANDSTILL = 1e-8  # six steps gain four digits and more, so that much less is left to gain
 
 
 def leading_gain(system: DiagonalSystem, grid: Tensor) -> float:
@@ -44,7 +41,7 @@ def leading_gain(system: DiagonalSystem, grid: Tensor) -> float:
     cheap = points * system.state_dim * (system.input_dim + system.output_dim) <= _CHEAP
     kept = torch.arange(points)
     region = grid
-    gains, U, V = _golub_kahan(transfer, grid, start, steps=4 if cheap else 2)
+    gains, U, V = _golub_kahan(transfer, grid, start, steps=4 if cheap else 3)
     for stage, (share, steps) in enumerate(_FUNNEL):
         best = torch.topk(gains, min(max(_FEWEST, int(share * points)), len(kept))).indices.sort().values
         kept = kept[best]
@@ -154,7 +151,7 @@ def _converged(transfer: TransferOperator, omega: Tensor, start: Tensor) -> tupl
     for _ in range(30):
         before = gains
         gains, U, V = _golub_kahan(transfer, omega, V, steps=6)
-        if bool((gains - before <= _TOLERANCE * gains).all()):
+        if bool((gains - before <= _STANDSTILL * gains).all()):
             break
     return gains, U, V
 

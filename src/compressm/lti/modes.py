@@ -93,9 +93,9 @@ def refined(modes: Modes, log_A: Tensor, realization: Realization) -> Modes:
     """Recompute slow eigenvalues as Rayleigh quotients of the original system, relative to its poles.
 
     The matrix that was diagonalised is known to rounding only, and with it ``1 - |l|`` to a relative
-    ``eps / (1 - |l|)``.  The quotient ``sum_i Y_ji l_i X_ij`` has an error of second order in that of the vectors.  Taken
-    as ``l_m (1 + sum_i Y_ji X_ij (l_i / l_m - 1))``, with ``l_m`` the pole that dominates the mode, it keeps
-    the digits of ``log l_m``: a slow mode that survives a cut unchanged keeps its decay rate.
+    ``eps / (1 - |l|)``.  The quotient ``sum_i Y_ji l_i X_ij`` has an error of second order in that of the
+    vectors.  Taken as ``l_m (1 + sum_i Y_ji X_ij (l_i / l_m - 1))``, with ``l_m`` the pole that dominates the
+    mode, it keeps the digits of ``log l_m``: a slow mode that survives a cut unchanged keeps its decay rate.
 
     Only a change within rounding is made.  A larger one means that the vectors are inaccurate too, and then
     it is eigenvalues and vectors *together* that belong to a nearby matrix.

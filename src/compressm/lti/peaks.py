@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compressm.lti.arithmetic import FloatArray, wrapped
 
-_SPACING = 0.4  # largest grid step, in units of the distance to the nearest pole
+_SPACING = 0.5  # largest grid step, in units of the distance to the nearest pole
 _UNIFORM = 48
 _GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
 _SECTIONS = 12  # golden sections bring a bracket to 3e-3 of a grid step,

@@ -94,9 +94,9 @@ class ConjugatePair:
 
     The row is turned by a phase, which changes no span, to ``p u + i q v`` with real orthonormal ``u``, ``v``
     and ``p >= q >= 0``.  In the plane of ``u`` and ``v`` the pair is the real system
-    ``A = [[a, -y], [y, a]]``, ``B = diag(p, q)``.  Its Gramian ``K = T T^T`` is written out below as sums of terms of one sign,
-    so that a pole close to the real axis with a row close to real, where ``K`` is nearly singular, costs no
-    digits.
+    ``A = [[a, -y], [y, a]]``, ``B = diag(p, q)``.  Its Gramian ``K = T T^T`` is written out below as sums of
+    terms of one sign, so that a pole close to the real axis with a row close to real, where ``K`` is nearly
+    singular, costs no digits.
     """
 
     width: ClassVar[int] = 2

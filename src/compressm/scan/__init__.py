@@ -7,4 +7,4 @@ with gradients for every floating-point operand.
 from compressm.scan.lti import calibrate, lti_scan
 from compressm.scan.runtime import compile_seconds
 
-__all__ = ["calibrate", "compile_seconds", "lti_scan"]
+__all__ = ["calibrate", "compile_seconds", "linear_attention_scan", "lti_scan", "selective_scan"]

@@ -24,9 +24,7 @@ def wrong(name: str, value: Any, error: type[Exception], message: str) -> Any:
         wrong("u", [[[1.0]]], TypeError, "u must be a tensor, got list"),
         wrong("delta", torch.zeros(2, 7, 1), ValueError, "delta must be (batch, L, d) = (2, 7, 3) to fit"),
         wrong("delta", torch.zeros(2, 3, 7), ValueError, "got (2, 3, 7)"),
-        wrong(
-            "A", -torch.ones(4, 3), ValueError, "A must be (d, N) = (3, N) with N >= 1 to fit u, got (4, 3)"
-        ),
+        wrong("A", -torch.ones(4, 3), ValueError, "A must be (d, N) = (3, N) with N >= 1 to fit u, got"),
         wrong("A", torch.zeros(3, 4, dtype=torch.complex64), TypeError, "A must be real"),
         wrong("A", torch.ones(3, 4), ValueError, "A must not be positive, but its largest entry is 1; pass"),
         wrong("B", torch.zeros(2, 7, 3), ValueError, "B must be (batch, L, N) = (2, 7, 4)"),

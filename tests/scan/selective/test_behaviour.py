@@ -81,9 +81,6 @@ def test_long_sequences_keep_their_digits(oracle: SimpleNamespace, rate: float) 
     narrow = {name: value.clone().requires_grad_() for name, value in given.items()}
     wanted = oracle.gradients(selective_scan, oracle.wide(given))
     wrong = oracle.errors(oracle.gradients(selective_scan, narrow, form="scan"), wanted)
-    # Where decays are strong, what is left of the initial state is below any number of float32.
-    if rate >= 1:
-        assert wanted["grad_state"].abs().max() < 30
     assert max(wrong.values()) < 2e-5, wrong
 
 
@@ -163,14 +160,17 @@ def test_without_gradients_nothing_is_kept(oracle: SimpleNamespace, monkeypatch:
     assert kept == [True, False, False]
 
 
-def test_only_wanted_gradients_arrive(oracle: SimpleNamespace) -> None:
+@pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias", "state"])
+def test_only_wanted_gradients_arrive(oracle: SimpleNamespace, name: str) -> None:
     given = oracle.operands(2, 12, 3, 4, torch.float32)
     wanted = oracle.gradients(selective_scan, given)
-    for name in given:
-        frozen = {other: value.detach() for other, value in given.items()}
-        frozen[name].requires_grad_()
-        found = oracle.gradients(selective_scan, {**frozen})
-        assert torch.equal(found[f"grad_{name}"], wanted[f"grad_{name}"]), name
+    frozen = {other: value.detach() for other, value in given.items() if other != name}
+
+    def run(**one: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return selective_scan(**frozen, **one)
+
+    found = oracle.gradients(run, {name: given[name]})
+    assert torch.equal(found[f"grad_{name}"], wanted[f"grad_{name}"])
 
 
 @pytest.mark.parametrize("form", ["auto", "reference", "scan"])

@@ -73,16 +73,17 @@ def test_auto_takes_the_kernels_where_they_serve(oracle: SimpleNamespace) -> Non
     assert torch.equal(selective_scan(**exact)[0], selective_scan(**exact, form="reference")[0])
 
 
-@pytest.mark.parametrize("low", [-100.0, -1.0])
-def test_softplus_to_its_last_digits(low: float) -> None:
+def test_softplus_to_its_last_digits() -> None:
     """With u, B, C and one state of rate 0, the output of a single step is the time step itself."""
-    delta = torch.linspace(low, 40.0, 40_000).view(-1, 1, 4)
+    delta = torch.linspace(-100.0, 40.0, 80_000).view(-1, 1, 4)
     ones = torch.ones(delta.shape[0], 1, 1)
     y, _ = selective_scan(
         torch.ones_like(delta), delta, torch.zeros(4, 1), ones, ones, delta_softplus=True, form="scan"
     )
     exact = torch.nn.functional.softplus(delta.double(), threshold=100.0)
-    torch.testing.assert_close(y.double(), exact, rtol=5e-7, atol=1e-18)
+    # Below -2 it is an exponential, with the rounding of its exponent in log 2.
+    allowed = exact * (3e-7 + 1.2e-7 * (-delta.double() - 2).clamp(min=0)) + 2.0**-63
+    assert ((y.double() - exact).abs() <= allowed).all()
 
 
 def test_decays_to_their_last_digits() -> None:

@@ -80,7 +80,7 @@ def _convolution_counts(shape: Shape) -> tuple[float, ...]:
         batch * L * H * P,  # products of spectra
         L * H * P * N,  # the kernel
         batch * L * H * N,  # the final state
-        math.sqrt(L) * N * (H + P + batch),  # powers of lambda
+        math.sqrt(L) * N * (H + P + batch + 6),  # powers of lambda and their factors
     )
 
 

@@ -66,14 +66,14 @@ def selective_scan(
         )
     check_operands(u, delta, A, B, C, D, z, delta_bias, state)
     check_form(form, u)
+    given = (u, delta, A, B, C, D, z, delta_bias, state)
+    if form == "scan" or (form == "auto" and served(u)):
+        keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+        y, final, _, _ = selective_scan_op(*given, delta_softplus, keep)
+        return y, final
+    if not torch.compiler.is_compiling():
+        check_decays(A)
     with torch.autocast(device, enabled=False):
-        given = (u, delta, A, B, C, D, z, delta_bias, state)
-        if form == "scan" or (form == "auto" and served(u)):
-            keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
-            y, final, _, _ = selective_scan_op(*given, delta_softplus, keep)
-            return y, final
-        if not torch.compiler.is_compiling():
-            check_decays(A)
         return reference_scan(*given, delta_softplus=delta_softplus)
 
 

@@ -55,11 +55,15 @@ class _Operands(NamedTuple):
         )
 
 
-def kept_shapes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of what the backward pass starts from: outputs before the gate, states before each chunk."""
+def kept_sizes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[int, int]:
+    """Elements that the backward pass starts from: outputs before the gate, states before each chunk.
+
+    Flat: an axis that happens to be 1, as chunks are of a short sequence, would make graphs of their own.
+    """
     batch, L, d = u.shape
-    plain = (batch, L, blocks_of(d) * LANES) if gated and keep else (0,)
-    return plain, (batch, blocks_of(d), chunks_of(L), N, LANES) if keep else (0,)
+    channels = blocks_of(d) * LANES
+    plain = batch * L * channels if gated and keep else 0
+    return plain, batch * chunks_of(L) * N * channels if keep else 0
 
 
 def scan_forward(
@@ -70,7 +74,7 @@ def scan_forward(
     (batch, L, d), N, gated = u.shape, A.shape[1], z is not None
     given = _Operands.of(u, delta, A, B, C, D, z, bias)
     y, carry = torch.empty_like(given.u), _carry(state, batch, d, N, u)
-    plain, before = (u.new_empty(shape) for shape in kept_shapes(u, N, gated=gated, keep=keep))
+    plain, before = (u.new_empty(size) for size in kept_sizes(u, N, gated=gated, keep=keep))
     sizes = [batch, L, N, blocks_of(d), int(softplus), int(gated), int(keep)]
     tensors = (*given, y, plain, carry, before)
     run_kernel(_FORWARD, [*sizes, *(x.data_ptr() for x in tensors)], _workers(u, N, batch * blocks_of(d)))

@@ -47,7 +47,7 @@ def _(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     del delta, B, C, D, bias, state, softplus
-    plain, before = cpu.kept_shapes(u, A.shape[1], gated=z is not None, keep=keep)
+    plain, before = cpu.kept_sizes(u, A.shape[1], gated=z is not None, keep=keep)
     final = u.new_empty(u.shape[0], *A.shape)
     return u.new_empty(u.shape), final, u.new_empty(plain), u.new_empty(before)
 

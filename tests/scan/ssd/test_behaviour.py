@@ -1,0 +1,114 @@
+"""What holds beyond the formula: carried states, extreme decays, repeatable bits, types, tracing."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressm.scan.ssd import linear_attention_scan
+
+both_decays = pytest.mark.parametrize("per_channel", [False, True], ids=["scalar", "per channel"])
+
+
+@both_decays
+@pytest.mark.parametrize("cut", [1, 32, 50])
+def test_carrying_the_state_over_a_split_changes_nothing(
+    oracle: SimpleNamespace, per_channel: bool, cut: int
+) -> None:
+    given = oracle.operands(2, 70, 2, 4, 3, torch.float64, per_channel=per_channel, strength=0.1)
+    whole = linear_attention_scan(**given)
+    state, outputs = given.pop("state"), []
+    for part in (slice(None, cut), slice(cut, None)):
+        y, state = linear_attention_scan(**{name: x[:, part] for name, x in given.items()}, state=state)
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, dim=1), whole[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(state, whole[1], rtol=1e-12, atol=1e-12)
+
+
+@both_decays
+@pytest.mark.parametrize("strength", [1e-5, 1.0, 1e3], ids=["weak", "strong", "strongest"])
+def test_long_sequences_keep_their_digits(
+    oracle: SimpleNamespace, per_channel: bool, strength: float
+) -> None:
+    """4,096 steps in float32 against the reference in float64: nothing overflows, nothing fades."""
+    given = oracle.operands(1, 4096, 1, 4, 3, torch.float32, per_channel=per_channel, strength=strength)
+    wanted = oracle.gradients(linear_attention_scan, oracle.wide(given), form="reference")
+    found = oracle.gradients(linear_attention_scan, given)
+    wrong = oracle.errors(found, wanted, floor=1e-2)
+    assert max(wrong.values()) < 2e-5, wrong
+
+
+@both_decays
+def test_weak_decays_after_strong_ones_keep_their_digits(oracle: SimpleNamespace, per_channel: bool) -> None:
+    """The sum of logarithms is -1e7 by then: no difference of float32 sums would know the next ones."""
+    given = oracle.operands(1, 64, 1, 4, 3, torch.float32, per_channel=per_channel, strength=0.01)
+    given["log_decay"].data[:, :10] = -1e6
+    wanted = oracle.gradients(linear_attention_scan, oracle.wide(given), form="reference")
+    for chunk_size in (16, 64):
+        found = oracle.gradients(linear_attention_scan, given, chunk_size=chunk_size)
+        wrong = oracle.errors(found, wanted)
+        assert max(wrong.values()) < 2e-6, wrong
+
+
+@both_decays
+def test_a_decay_to_nothing_forgets(oracle: SimpleNamespace, per_channel: bool) -> None:
+    given = oracle.operands(1, 40, 1, 4, 3, torch.float32, per_channel=per_channel, strength=0.1)
+    y, _ = linear_attention_scan(**given)
+    with torch.no_grad():
+        given["log_decay"][:, 20] = -1e4
+        forgetful = {name: x.detach().clone() for name, x in given.items()}
+        forgetful["v"][:, :20] = 1e3
+        forgetful["state"].fill_(1e3)
+    kept, other = linear_attention_scan(**given)[0], linear_attention_scan(**forgetful)[0]
+    torch.testing.assert_close(kept[:, 20:], other[:, 20:], rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(kept[:, :20], other[:, :20], rtol=1e-2, atol=1e-2)
+    assert not torch.allclose(kept[:, 20:], y[:, 20:], rtol=1e-2, atol=1e-2)
+
+
+@both_decays
+def test_the_same_bits_every_time(oracle: SimpleNamespace, per_channel: bool) -> None:
+    given = oracle.operands(2, 100, 3, 8, 8, torch.float32, per_channel=per_channel)
+    threads = torch.get_num_threads()
+    first, *others = (oracle.gradients(linear_attention_scan, given) for _ in range(3))
+    for other in others:
+        for name, value in first.items():
+            assert torch.equal(value, other[name]), name
+    assert torch.get_num_threads() == threads
+
+
+@both_decays
+@pytest.mark.parametrize("form", ["chunked", "reference"])
+def test_half_precision_of_autocast_stops_at_the_recurrence(
+    oracle: SimpleNamespace, per_channel: bool, form: str
+) -> None:
+    given = oracle.operands(2, 40, 2, 4, 3, torch.float32, per_channel=per_channel)
+    given["q"] = given["q"].detach().bfloat16()
+    wanted = linear_attention_scan(**{**given, "q": given["q"].float()})
+    with torch.autocast("cpu", torch.bfloat16):
+        y, final = linear_attention_scan(**given, form=form)
+    assert y.dtype == final.dtype == torch.float32
+    torch.testing.assert_close(y, wanted[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(final, wanted[1], rtol=1e-5, atol=1e-5)
+
+
+class Layer(nn.Module):
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weights = nn.Parameter(torch.randn(d, 4 * d, generator=generator) / d)
+
+    def forward(self, u: Tensor) -> Tensor:
+        q, k, v, gate = (u[:, :, None] @ self.weights).chunk(4, dim=-1)
+        y, _ = linear_attention_scan(q, k, v, nn.functional.logsigmoid(gate), chunk_size=8)
+        return y.tanh()
+
+
+def test_compiled_whole_without_a_break() -> None:
+    layer = Layer(3)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    u = torch.randn(2, 11, 3, generator=torch.Generator().manual_seed(0))
+    (wanted,) = torch.autograd.grad(layer(u).sum(), [layer.weights])
+    (found,) = torch.autograd.grad(compiled(u).sum(), [layer.weights])
+    torch.testing.assert_close(found, wanted)
+    torch._dynamo.reset()
