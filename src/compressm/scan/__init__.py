@@ -6,5 +6,7 @@ with gradients for every floating-point operand.
 
 from compressm.scan.lti import calibrate, lti_scan
 from compressm.scan.runtime import compile_seconds
+from compressm.scan.selective import selective_scan
+from compressm.scan.ssd import linear_attention_scan
 
 __all__ = ["calibrate", "compile_seconds", "linear_attention_scan", "lti_scan", "selective_scan"]
