@@ -12,7 +12,6 @@ from torch import Tensor
 
 from compressm.lti.arithmetic import FloatArray, wrapped
 
-_SPACING = 0.5  # largest grid step, in units of the distance to the nearest pole
 _UNIFORM = 48
 _GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
 _SECTIONS = 12  # golden sections bring a bracket to 3e-3 of a grid step,
@@ -29,12 +28,12 @@ class Peaks:
     value: Tensor
 
 
-def frequency_grid(log_A: Tensor) -> Tensor:
+def frequency_grid(log_A: Tensor, spacing: float = 0.5) -> Tensor:
     """Ascending frequencies in ``[0, pi]`` that resolve every pole.
 
     A pole ``exp(-d + i t)`` shapes the response over a distance ``d`` around ``|t|``.  Points are laid at
     each pole's angle and at growing multiples of ``d`` beside it; where poles crowd, points closer to each
-    other than a fraction of the distance to the nearest pole are dropped.
+    other than ``spacing`` times the distance to the nearest pole are dropped.
     """
     angles = np.abs(wrapped(log_A.numpy()).imag)
     widths = np.minimum(-log_A.real.numpy(), math.pi)
@@ -43,7 +42,7 @@ def frequency_grid(log_A: Tensor) -> Tensor:
     for angle, width in zip(angles.tolist(), widths.tolist(), strict=True):
         np.minimum(square, (candidates - angle) ** 2 + width * width, out=square)
     kept, last = [], -math.inf
-    for point, step in zip(candidates.tolist(), (_SPACING * np.sqrt(square)).tolist(), strict=True):
+    for point, step in zip(candidates.tolist(), (spacing * np.sqrt(square)).tolist(), strict=True):
         if point - last >= step:
             kept.append(point)
             last = point
@@ -54,14 +53,14 @@ def frequency_grid(log_A: Tensor) -> Tensor:
 
 def _candidates(angles: FloatArray, widths: FloatArray) -> FloatArray:
     points = [np.linspace(0.0, math.pi, _UNIFORM), angles]
-    reach = 1.0
+    reach = 0.25
     while True:
         offsets = reach * widths
         active = offsets < math.pi
         if not active.any():
             break
         points += [angles[active] - offsets[active], angles[active] + offsets[active]]
-        reach *= 2.0
+        reach *= math.sqrt(2.0)
     merged = np.unique(np.concatenate(points))
     return merged[(merged >= 0.0) & (merged <= math.pi)]
 
