@@ -13,7 +13,7 @@ FULL_STATES = 256
 
 
 def demo(
-    out: Path = Path("runs/demo"), steps: int = 1200, seeds: int = 2, rank: int = 8, batch_size: int = 50
+    out: Path = Path("runs/demo"), steps: int = 1800, seeds: int = 2, rank: int = 8, batch_size: int = 50
 ) -> None:
     """Train three arms on a subset of sequential MNIST with the same budget, and compare them.
 
