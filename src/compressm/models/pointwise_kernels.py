@@ -53,16 +53,21 @@ def _exp(x: Any) -> Any:
     return series * _reinterpret(np.int32((np.int32(k) + np.int32(127)) << np.int32(23)))
 
 
+# Tails below about 1e-22 are exactly zero. Their products with gradients would be subnormal numbers, which
+# processors handle many times slower, here and in every recurrence and product that comes after.
+SIGMOID_TAIL, NORMAL_TAIL = np.float32(-50.0), np.float32(50.0)
+
+
 @compiled
 def _sigmoid(x: Any) -> Any:
-    return ONE / (ONE + _exp(-x))
+    return np.float32(0.0) if x < SIGMOID_TAIL else ONE / (ONE + _exp(-x))
 
 
 @compiled
 def _normal(x: Any) -> Any:
     """Distribution function and density of the standard normal at ``x``."""
     z = abs(x) * SQRT_HALF
-    gauss = _exp(-z * z)
+    gauss = np.float32(0.0) if z * z > NORMAL_TAIL else _exp(-z * z)
     t = ONE / (ONE + ERF_P * z)
     upper = HALF * gauss * t * (ERF_1 + t * (ERF_2 + t * (ERF_3 + t * (ERF_4 + t * ERF_5))))
     return (upper if x < 0 else ONE - upper), INVERSE_SQRT_2PI * gauss
