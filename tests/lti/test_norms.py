@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from compressm.lti import DiagonalSystem, h2_norm, hinf, hinf_norm
+from compressm.lti import DiagonalSystem, directions, h2_norm, hinf, hinf_norm
 from compressm.lti.peaks import frequency_grid, highest_peaks
 from compressm.lti.response import spectral_norms
 
@@ -57,8 +57,10 @@ def test_hinf_of_simple_systems() -> None:
     assert DiagonalSystem(torch.tensor([0.5]), 0 * one, one).hinf_norm() == 0.0
 
 
-def test_many_inputs_and_outputs_agree_with_full_matrices(random_system, monkeypatch) -> None:
+@pytest.mark.parametrize("cheap", [0, 10**9])
+def test_many_inputs_and_outputs_agree_with_full_matrices(random_system, monkeypatch, cheap: int) -> None:
     """The search through leading directions against the transfer matrix formed at every grid point."""
+    monkeypatch.setattr(directions, "_CHEAP", cheap)
     for seed in range(4):
         system = random_system(20, 24, 20, seed, low=0.8, high=0.99)
         other = random_system(6, 24, 20, seed + 50, low=0.8, high=0.99)
@@ -67,6 +69,19 @@ def test_many_inputs_and_outputs_agree_with_full_matrices(random_system, monkeyp
             with monkeypatch.context() as patch:
                 patch.setattr(hinf, "_SMALL", 10**9)
                 assert through_directions == pytest.approx(case.hinf_norm(), rel=1e-9)
+
+
+def test_differences_below_float32_are_found(random_system, monkeypatch) -> None:
+    """The first look in float32 sees rounding only, notices, and is repeated."""
+    monkeypatch.setattr(directions, "_CHEAP", 0)
+    system = random_system(20, 24, 20, low=0.8, high=0.99)
+    change = torch.randn(system.C.shape, generator=torch.Generator().manual_seed(1), dtype=torch.complex128)
+    error = system - DiagonalSystem(None, system.B, system.C + 1e-10 * change, system.D, log_A=system.log_A)
+    grid = frequency_grid(error.log_A)
+    gains, _, _ = directions._first_look(error, grid, directions.TransferOperator(error))
+    assert bool((gains <= 1.001 * spectral_norms(error.frequency_response(grid))).all())
+    alone = DiagonalSystem(None, system.B, change, log_A=system.log_A).hinf_norm()
+    assert error.hinf_norm() == pytest.approx(1e-10 * alone, rel=1e-4)
 
 
 def test_many_inputs_that_do_nothing() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from compressm.lti.gramians import controllability_factor, observability_factor
+from compressm.lti.gramians import controllability_factor, gramian_factors, observability_factor
 from compressm.lti.modes import MAX_SENSITIVITY, Modes, count_modes, eigenmodes, refined
 from compressm.lti.projection import diagonal_system, silent_state
 from compressm.lti.ranks import error_bound
@@ -163,14 +164,11 @@ def balance(
     """
     check_realization(realization)
     size = system.state_dim * (2 if realization == "real" else 1)
-    if controllability is None:
-        R = controllability_factor(system, realization)
+    if controllability is None and observability is None:
+        R, L = gramian_factors(system, realization)
     else:
-        R = _given_factor("controllability", controllability, size, realization)
-    if observability is None:
-        L = observability_factor(system, realization)
-    else:
-        L = _given_factor("observability", observability, size, realization)
+        R = _factor_or_own("controllability", controllability, system, realization)
+        L = _factor_or_own("observability", observability, system, realization)
     U, sigma, Vh = torch.linalg.svd(L.mH @ R, full_matrices=False)
     noise = _EPS * max(size * float(sigma[0]), 4.0 * float(L.norm(dim=1) @ R.norm(dim=1)))
     rank = int((sigma > noise).sum())
@@ -219,7 +217,17 @@ def balanced_truncation(
     return reduction
 
 
-def _given_factor(name: str, factor: Tensor, size: int, realization: Realization) -> Tensor:
+def _factor_or_own(
+    name: Literal["controllability", "observability"],
+    factor: Tensor | None,
+    system: DiagonalSystem,
+    realization: Realization,
+) -> Tensor:
+    """The given factor, checked, or the system's own."""
+    if factor is None:
+        own = controllability_factor if name == "controllability" else observability_factor
+        return own(system, realization)
+    size = system.state_dim * (2 if realization == "real" else 1)
     if factor.ndim != 2 or factor.shape[0] != size:
         raise ValueError(
             f"balance: in {realization} form the {name} factor must have shape ({size}, m), "

@@ -1,11 +1,12 @@
 """Largest gain of a system with many inputs and outputs, without forming its transfer matrix.
 
-Two facts make it cheap.  The gain at one frequency needs only products with ``G`` and ``G^H``, and
-Golub-Kahan steps for all frequencies at once are matrix products.  And once good directions ``U``, ``V`` are
-known, the small function ``U^H G(w) V`` is a lower bound of the gain that touches it, with its slope, at
-every frequency whose leading singular vectors lie in ``U`` and ``V``: maximising the small function, and
-adding the vectors found at its maximum, converges superlinearly (the greedy subspace idea of Aliyev, Benner,
-Mengi, Schwerdtner and Voigt, 2017).
+Three facts make it cheap.  The gain at one frequency needs only products with ``G`` and ``G^H``, and
+Golub-Kahan steps for all frequencies at once are matrix products.  With a pair of directions found at one
+frequency, ``|u^H G(w) v|`` is a lower bound of the gain at every other that costs ``N`` operations, so each
+sample can climb to the top of its own peak.  And on a few directions ``U``, ``V`` the small function
+``U^H G(w) V`` touches the gain, with its slope, wherever the leading singular vectors lie in them: maximising
+it, and adding the vectors found at its maximum, converges superlinearly (the greedy subspace idea of Aliyev,
+Benner, Mengi, Schwerdtner and Voigt, 2017).
 """
 
 from __future__ import annotations
@@ -17,38 +18,36 @@ from torch import Tensor
 
 from compressm.lti.peaks import highest_peaks
 from compressm.lti.response import resolvents, spectral_norms
+from compressm.lti.transfer import TransferOperator, converged, golub_kahan
 
 if TYPE_CHECKING:
     from compressm.lti.system import DiagonalSystem
 
-_CHEAP = 30_000_000  # grid points times matrix entries up to which the first look takes one step more
-_FUNNEL = ((0.25, 2), (0.08, 2), (0.03, 3))  # keep this share of the points, then take so many more steps
+_CHEAP = 30_000_000  # grid points times matrix entries up to which the first look is a float64 one
+_FUNNEL = ((0.3, 4), (0.1, 4), (0.03, 4))  # keep this share of the points, then take so many more steps
 _FEWEST = 12  # but never keep fewer
+_OFFSETS = 9  # places between its neighbours to which a sample may climb
 _REGION = 1  # the stage whose points, with their neighbours, are where the small function is searched
 _PEAKS = 8  # maxima of the small function that are refined,
 _CHECKED = 3  # and those of them whose directions are added
 _ROUNDS = 12
 _TOLERANCE = 1e-10
-_STANDSTILL = 1e-8  # six steps gain four digits and more, so that much less is left to gain
 
 
 def leading_gain(system: DiagonalSystem, grid: Tensor) -> float:
     """Largest gain over frequency: coarse on ``grid``, then refined; attained, so never above the norm."""
     transfer = TransferOperator(system)
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(system.input_dim, 1, generator=generator, dtype=torch.complex128)
     points = len(grid)
-    cheap = points * system.state_dim * (system.input_dim + system.output_dim) <= _CHEAP
-    kept = torch.arange(points)
-    region = grid
-    gains, U, V = _golub_kahan(transfer, grid, start, steps=4 if cheap else 3)
+    low, high = torch.cat([grid[:1], grid[:-1]]), torch.cat([grid[1:], grid[-1:]])
+    omega, region = grid, grid
+    gains, U, V = _first_look(system, grid, transfer)
     for stage, (share, steps) in enumerate(_FUNNEL):
-        best = torch.topk(gains, min(max(_FEWEST, int(share * points)), len(kept))).indices.sort().values
-        kept = kept[best]
+        best = torch.topk(gains, min(max(_FEWEST, int(share * points)), len(gains))).indices.sort().values
+        low, high, U, V = low[best], high[best], U[:, best], V[:, best]
+        omega = _climb(transfer, omega[best], low, high, U, V)
         if stage == _REGION:
-            neighbours = (kept[:, None] + torch.tensor([-1, 0, 1])).clamp(0, points - 1)
-            region = grid[torch.unique(neighbours)]
-        gains, U, V = _golub_kahan(transfer, grid[kept], V[:, best], steps=steps)
+            region = torch.unique(torch.cat([low, omega, high]))
+        gains, U, V = golub_kahan(transfer, omega, V, steps=steps)
     best_gain = float(gains.max())
     if best_gain == 0.0:
         return 0.0
@@ -57,7 +56,7 @@ def leading_gain(system: DiagonalSystem, grid: Tensor) -> float:
         values = small.gains(region)
         peaks = highest_peaks(small.gains, region, values, count=_PEAKS, share=0.9)
         omega = peaks.omega[:_CHECKED]
-        gains, left, right = _converged(transfer, omega, small.right_vectors(omega))
+        gains, left, right = converged(transfer, omega, small.right_vectors(omega))
         best_gain = max(best_gain, float(gains.max()))
         if best_gain <= float(peaks.value[0]) * (1.0 + _TOLERANCE):
             break
@@ -65,104 +64,40 @@ def leading_gain(system: DiagonalSystem, grid: Tensor) -> float:
     return best_gain
 
 
-class TransferOperator:
-    """Products with ``G(e^{jw})`` and its adjoint, one column per frequency, in real arithmetic."""
-
-    def __init__(self, system: DiagonalSystem) -> None:
-        self.system = system
-        self.inputs = torch.cat([system.B.real, system.B.imag])
-        self.outputs = torch.cat([system.C.real, system.C.imag], dim=1)
-        self.direct = system.direct_matrix()
-        self.has_direct = bool((self.direct != 0.0).any())
-
-    def at(self, omega: Tensor) -> tuple[Tensor, Tensor]:
-        """The resolvents as columns, ``(N, F)`` each."""
-        plus, minus = resolvents(self.system.log_A, omega)
-        return plus.mT.contiguous(), minus.mT.contiguous()
-
-    def forward(self, at: tuple[Tensor, Tensor], V: Tensor) -> Tensor:
-        """``G(w_f) v_f``: ``(H, F)`` to ``(P, F)``."""
-        even, odd = _split(_real_times(self.inputs, V), 1j, *at)
-        result = _real_times(self.outputs, torch.cat([even, 1j * odd]))
-        return result + _real_times(self.direct, V) if self.has_direct else result
-
-    def adjoint(self, at: tuple[Tensor, Tensor], U: Tensor) -> Tensor:
-        """``G(w_f)^H u_f``: ``(P, F)`` to ``(H, F)``."""
-        even, odd = _split(_real_times(self.outputs.mT, U), -1j, at[0].conj(), at[1].conj())
-        result = _real_times(self.inputs.mT, torch.cat([even, -1j * odd]))
-        return result + _real_times(self.direct.mT, U) if self.has_direct else result
-
-
-def _split(stacked: Tensor, unit: complex, plus: Tensor, minus: Tensor) -> tuple[Tensor, Tensor]:
-    """Half sum and half difference of ``plus (a + unit b)`` and ``minus (a - unit b)``, given ``[a; b]``."""
-    a, b = stacked.tensor_split(2)
-    turned = unit * b
-    first, second = plus * (a + turned), minus * (a - turned)
-    return 0.5 * (first + second), 0.5 * (first - second)
-
-
-def _real_times(matrix: Tensor, columns: Tensor) -> Tensor:
-    """A real matrix times complex columns as one real product."""
-    count = columns.shape[1]
-    product = matrix @ torch.cat([columns.real, columns.imag], dim=1)
-    return torch.complex(product[:, :count], product[:, count:])
-
-
-def _golub_kahan(
-    transfer: TransferOperator, omega: Tensor, start: Tensor, *, steps: int
+def _first_look(
+    system: DiagonalSystem, grid: Tensor, transfer: TransferOperator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Golub-Kahan bidiagonalisation of ``G(w_f)`` for every frequency at once.
+    """Estimated gains and directions at every grid point, from one random start.
 
-    Returns:
-        The largest Ritz value ``(F,)`` and its left ``(P, F)`` and right ``(H, F)`` vectors.
+    Float32 will do for an estimate, unless ``system`` is a difference of two that agree to more digits than
+    that: then what came out is noise, which shows in that it exceeds what its own directions give.
     """
-    at = transfer.at(omega)
-    count = len(omega)  # a single column in start serves all frequencies
-    bidiagonal = torch.zeros(count, steps, steps, dtype=torch.float64)
-    v = _unit(start)[0]
-    lefts: list[Tensor] = []
-    rights = [v]
-    u = transfer.forward(at, v)
-    for step in range(steps):
-        for earlier in lefts:
-            u = u - earlier * _dots(earlier, u)
-        u, alpha = _unit(u)
-        lefts.append(u)
-        bidiagonal[:, step, step] = alpha
-        if step + 1 == steps:
-            break
-        v = transfer.adjoint(at, u)
-        for earlier in rights:
-            v = v - earlier * _dots(earlier, v)
-        v, beta = _unit(v)
-        rights.append(v)
-        bidiagonal[:, step, step + 1] = beta
-        u = transfer.forward(at, v)
-    rights[0] = rights[0].expand(-1, count)
-    left, values, right = torch.linalg.svd(bidiagonal)
-    U = sum((lefts[i] * left[:, i, 0] for i in range(steps)), torch.zeros_like(u))
-    V = sum((rights[i] * right[:, 0, i] for i in range(steps)), torch.zeros_like(rights[0]))
-    return values[:, 0], U, V
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(system.input_dim, 1, generator=generator, dtype=torch.complex128)
+    if len(grid) * system.state_dim * (system.input_dim + system.output_dim) <= _CHEAP:
+        return golub_kahan(transfer, grid, start, steps=4)
+    single = TransferOperator(system, torch.float32)
+    gains, U, V = golub_kahan(single, grid, start.to(torch.complex64), steps=3)
+    gains, U, V = gains.double(), U.to(torch.complex128), V.to(torch.complex128)
+    best = torch.topk(gains, min(_FEWEST, len(grid))).indices
+    reached = golub_kahan(transfer, grid[best], V[:, best], steps=1)[0]
+    if bool((reached >= 0.999 * gains[best]).all()):
+        return gains, U, V
+    return golub_kahan(transfer, grid, start, steps=3)
 
 
-def _converged(transfer: TransferOperator, omega: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Restarted Golub-Kahan until the largest singular value stands still."""
-    gains, U, V = _golub_kahan(transfer, omega, start, steps=4)
-    for _ in range(30):
-        before = gains
-        gains, U, V = _golub_kahan(transfer, omega, V, steps=6)
-        if bool((gains - before <= _STANDSTILL * gains).all()):
-            break
-    return gains, U, V
-
-
-def _unit(columns: Tensor) -> tuple[Tensor, Tensor]:
-    norms = columns.norm(dim=0)
-    return columns / torch.where(norms > 0.0, norms, torch.ones_like(norms)), norms
-
-
-def _dots(a: Tensor, b: Tensor) -> Tensor:
-    return (a.conj() * b).sum(dim=0)
+def _climb(
+    transfer: TransferOperator, omega: Tensor, low: Tensor, high: Tensor, U: Tensor, V: Tensor
+) -> Tensor:
+    """Move each frequency to where ``|u^H G v|`` of its own directions is largest between its neighbours."""
+    steps = torch.linspace(0.0, 1.0, _OFFSETS + 2, dtype=torch.float64)[1:-1]
+    places = torch.cat([omega[:, None], low[:, None] + (high - low)[:, None] * steps], dim=1)
+    plus, minus, rest = transfer.pair_residues(U, V)
+    at_plus, at_minus = resolvents(transfer.system.log_A, places.flatten())
+    shape = (*places.shape, len(plus))
+    values = at_plus.reshape(shape) @ plus.mT[:, :, None] + at_minus.reshape(shape) @ minus.mT[:, :, None]
+    top = (values[:, :, 0] + rest[:, None]).abs().argmax(dim=1)
+    return places.gather(1, top[:, None])[:, 0]
 
 
 class _Projected:

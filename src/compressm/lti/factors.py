@@ -18,24 +18,20 @@ from compressm.lti.pivots import ComplexPole, ConjugatePair, Pivot, Spectrum
 PANEL = 48
 
 
-def gramian_factor(
-    values: ComplexArray, log_values: ComplexArray, rows: ComplexArray, *, real: bool
-) -> ComplexArray:
+def gramian_factor(spectrum: Spectrum, rows: ComplexArray, *, real: bool) -> ComplexArray:
     """Coordinates of ``b_i / (1 - l_i z)`` in an orthonormal basis.
 
     Args:
-        values: Eigenvalues ``l`` inside the unit circle, shape ``(N,)``.
-        log_values: Their logarithms.
-        rows: ``B``, shape ``(N, H)``.  For the observability Gramian pass ``conj(l)`` and ``C^H``.
+        spectrum: The eigenvalues ``l``.
+        rows: ``B``, shape ``(N, H)``.  For the observability Gramian pass ``spectrum.conj()`` and ``C^H``.
         real: Whether to use a real basis of the conjugate-closed system.
 
     Returns:
         With ``real=False`` a matrix ``R``, ``(N, N)``, with ``R R^H = P``.  With ``real=True`` a complex
-        matrix of shape ``(N, 2N)``; ``[Re R; Im R]`` is a factor of the Gramian of the real system in ``(Re
-        x, Im x)``.
+        matrix ``(N, 2N)``: ``[Re R; Im R]`` is a factor of the Gramian of the real system in ``(Re x, Im
+        x)``.
     """
     kind: type[Pivot] = ConjugatePair if real else ComplexPole
-    spectrum = Spectrum.of(values, log_values, real=real)
     # Rotating the columns until there are no more of them than (real) rows leaves the Gramian alone, and
     # Householder QR of the transpose is accurate column by column: for each row by itself.
     remaining = _row_space(rows, real=real)[0]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressm.lti.arithmetic import cauchy_denominators
 from compressm.lti.factors import gramian_factor
+from compressm.lti.pivots import Spectrum
 from compressm.lti.realization import Realization, check_realization
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ def observability_gramian(system: DiagonalSystem) -> Tensor:
     """Complex128 ``(N, N)``: ``Q_ij = (C^H C)_ij / (1 - conj(l_i) l_j)`` solves ``Q = A^H Q A + C^H C``."""
     log_A = system.log_A.numpy()
     return system.C.mH @ system.C / torch.from_numpy(cauchy_denominators(log_A.conj(), log_A))
+
+
+def gramian_factors(system: DiagonalSystem, realization: Realization) -> tuple[Tensor, Tensor]:
+    """Both factors of the system's own Gramians, ``R`` and ``L``."""
+    spectrum = _spectrum(system, realization)
+    R = _factor(spectrum, system.B, realization)
+    return R, _factor(spectrum.conj(), system.C.mH, realization)
 
 
 def controllability_factor(
@@ -47,7 +55,7 @@ def controllability_factor(
     B = system.B
     if input_factor is not None:
         B = B @ _weight("input_factor", input_factor, system.input_dim)
-    return _factor(system.A, system.log_A, B, realization)
+    return _factor(_spectrum(system, realization), B, realization)
 
 
 def observability_factor(
@@ -70,14 +78,17 @@ def observability_factor(
     C = system.C
     if output_factor is not None:
         C = _weight("output_factor", output_factor, system.output_dim).mT @ C
-    return _factor(system.A.conj(), system.log_A.conj(), C.mH, realization)
+    return _factor(_spectrum(system, realization).conj(), C.mH, realization)
 
 
-def _factor(values: Tensor, log_values: Tensor, rows: Tensor, realization: Realization) -> Tensor:
+def _spectrum(system: DiagonalSystem, realization: Realization) -> Spectrum:
     check_realization(realization)
+    return Spectrum.of(system.A.numpy(), system.log_A.numpy(), real=realization == "real")
+
+
+def _factor(spectrum: Spectrum, rows: Tensor, realization: Realization) -> Tensor:
     real = realization == "real"
-    arrays = [tensor.resolve_conj().contiguous().numpy() for tensor in (values, log_values, rows)]
-    factor = torch.from_numpy(gramian_factor(*arrays, real=real))
+    factor = torch.from_numpy(gramian_factor(spectrum, rows.resolve_conj().contiguous().numpy(), real=real))
     return torch.cat([factor.real, factor.imag]) if real else factor
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compressm.lti.gramians import controllability_factor, observability_factor
+from compressm.lti.gramians import gramian_factors
 from compressm.lti.realization import Realization
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ def hankel_singular_values(system: DiagonalSystem, realization: Realization = "r
     Returns:
         float64, descending: ``2N`` values for ``"real"``, ``N`` for ``"complex"``.
     """
-    R = controllability_factor(system, realization)
-    L = observability_factor(system, realization)
+    R, L = gramian_factors(system, realization)
     values: Tensor = torch.linalg.svdvals(L.mH @ R)
     return values

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressm.lti.factors import gramian_factor
+from compressm.lti.gramians import controllability_factor
 from compressm.lti.hinf import hinf_norm as hinf_norm
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def h2_norm(system: DiagonalSystem) -> float:
     Summed as ``|h_0|^2 + |Re(C A R)|^2`` with a real factor ``R`` of the controllability Gramian: squares
     only.
     """
-    R = torch.from_numpy(gramian_factor(system.A.numpy(), system.log_A.numpy(), system.B.numpy(), real=True))
+    R = torch.complex(*controllability_factor(system, "real").tensor_split(2))
     tail = ((system.C * system.A) @ R).real
     first = (system.C @ system.B).real + system.direct_matrix()
     return float(torch.hypot(tail.norm(), first.norm()))

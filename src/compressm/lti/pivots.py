@@ -50,6 +50,16 @@ class Spectrum:
             along=cauchy_denominators(log_values, log_values) if real else None,
         )
 
+    def conj(self) -> Spectrum:
+        """The same of the conjugate eigenvalues."""
+        return Spectrum(
+            values=self.values.conj(),
+            one_minus=self.one_minus.conj(),
+            gap=self.gap,
+            across=self.across.conj(),
+            along=None if self.along is None else self.along.conj(),
+        )
+
 
 class Pivot(Protocol):
     """One elimination step, ``width`` basis functions wide."""
