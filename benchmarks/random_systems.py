@@ -154,7 +154,7 @@ def main() -> int:
     arguments = parser.parse_args()
     started = time.perf_counter()
     outcomes = run(arguments.systems, arguments.seed, arguments.processes)
-    held = report(outcomes, arguments.systems, time.perf_counter() - started, Console(width=110))
+    held = report(outcomes, arguments.systems, time.perf_counter() - started, Console(width=120))
     return 0 if held else 1
 
 

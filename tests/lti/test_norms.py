@@ -84,6 +84,14 @@ def test_differences_below_float32_are_found(random_system, monkeypatch) -> None
     assert error.hinf_norm() == pytest.approx(1e-10 * alone, rel=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-120, 1e-20, 1e30])
+def test_many_inputs_of_any_size(random_system, monkeypatch, scale: float) -> None:
+    monkeypatch.setattr(directions, "_CHEAP", 0)
+    system = random_system(5, 20, 20)
+    scaled = DiagonalSystem(None, system.B * scale, system.C, system.D * scale, log_A=system.log_A)
+    assert scaled.hinf_norm() == pytest.approx(scale * system.hinf_norm(), rel=1e-9)
+
+
 def test_many_inputs_that_do_nothing() -> None:
     silent = DiagonalSystem(torch.tensor([0.5]), torch.zeros(1, 40), torch.ones(40, 1))
     assert silent.hinf_norm() == 0.0

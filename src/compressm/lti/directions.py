@@ -36,6 +36,19 @@ _TOLERANCE = 1e-10
 
 def leading_gain(system: DiagonalSystem, grid: Tensor) -> float:
     """Largest gain over frequency: coarse on ``grid``, then refined; attained, so never above the norm."""
+    inward, outward = (float(matrix.abs().max()) or 1.0 for matrix in (system.B, system.C))
+    unit = type(system)(
+        None,
+        system.B / inward,
+        system.C / outward,
+        None if system.D is None else system.direct_matrix() / (inward * outward),
+        log_A=system.log_A,
+    )
+    return inward * outward * _unit_gain(unit, grid)
+
+
+def _unit_gain(system: DiagonalSystem, grid: Tensor) -> float:
+    """The same for matrices of size one, which float32 holds and whose squares do not vanish."""
     transfer = TransferOperator(system)
     points = len(grid)
     low, high = torch.cat([grid[:1], grid[:-1]]), torch.cat([grid[1:], grid[-1:]])

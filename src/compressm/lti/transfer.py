@@ -118,7 +118,7 @@ def converged(transfer: TransferOperator, omega: Tensor, start: Tensor) -> tuple
 
 
 def _unit(columns: Tensor) -> tuple[Tensor, Tensor]:
-    norms = columns.norm(dim=0)
+    norms = (columns.real.square().sum(dim=0) + columns.imag.square().sum(dim=0)).sqrt()
     return columns / torch.where(norms > 0.0, norms, torch.ones_like(norms)), norms
 
 
