@@ -4,9 +4,16 @@ Nothing here knows a layer or a model: a recurrence takes its operands and retur
 with gradients for every floating-point operand.
 """
 
-from compressm.scan.lti import calibrate, lti_scan
+from compressm.scan.lti import calibrate, lti_scan, lti_states
 from compressm.scan.runtime import compile_seconds
 from compressm.scan.selective import selective_scan
 from compressm.scan.ssd import linear_attention_scan
 
-__all__ = ["calibrate", "compile_seconds", "linear_attention_scan", "lti_scan", "selective_scan"]
+__all__ = [
+    "calibrate",
+    "compile_seconds",
+    "linear_attention_scan",
+    "lti_scan",
+    "lti_states",
+    "selective_scan",
+]

@@ -126,9 +126,9 @@ def test_without_gradients_nothing_is_kept(oracle: SimpleNamespace, monkeypatch:
 
     run = cpu.scan_forward
 
-    def spy(*operands: object, reverse: bool, keep: str) -> object:
+    def spy(*operands: object, reverse: bool, keep: str, half: bool) -> object:
         kept.append(keep)
-        return run(*operands, reverse=reverse, keep=keep)  # type: ignore[arg-type]
+        return run(*operands, reverse=reverse, keep=keep, half=half)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cpu, "scan_forward", spy)
     given = oracle.operands(2, 12, 8, 8, 4, torch.float64)

@@ -31,7 +31,7 @@ def test_the_operator_keeps_its_contract(oracle: SimpleNamespace, form: str, wit
         state = given.get("state")
         torch.library.opcheck(
             lti_scan_op,
-            (given["u"], given["lam"], given["B"], given["C"], state, form, keep, False),
+            (given["u"], given["lam"], given["B"], given["C"], state, form, keep, False, False, True),
             test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
         )
 

@@ -1,8 +1,9 @@
 """The linear time-invariant recurrence ``x_k = lambda x_{k-1} + B u_k``, ``y_k = Re(C x_k)``.
 
 ``reference`` is the ground truth. ``convolution`` (with ``impulse`` and ``tails``) and ``cpu`` (with the
-kernels in ``recurrence``) are fast forms of it, ``portable`` serves devices without kernels, ``ops`` makes
-them an operator of PyTorch, and ``cost`` chooses among them.
+kernels in ``recurrence``) are fast forms of it, ``triton`` (with ``triton_kernels``) serves CUDA devices,
+``portable`` devices without kernels, ``ops`` makes them an operator of PyTorch, and ``cost`` chooses among
+them.
 """
 
 import torch
@@ -12,7 +13,11 @@ from compressm.scan.lti.arguments import FORMS, check_form, check_operands
 from compressm.scan.lti.calibration import calibrate
 from compressm.scan.lti.cost import Shape, choose_form, threads_of, what_to_keep
 from compressm.scan.lti.ops import lti_scan_op
+from compressm.scan.lti.portable import states_of
 from compressm.scan.lti.reference import reference_scan
+
+HALF_CHANNELS = 64
+"""Channels from which on products in bfloat16 are worth the rounding of their operands."""
 
 
 def lti_scan(
@@ -24,6 +29,7 @@ def lti_scan(
     *,
     form: str = "auto",
     reverse: bool = False,
+    final: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run ``x_k = lambda x_{k-1} + B u_k``, ``y_k = Re(C x_k)`` over a batch of sequences.
 
@@ -40,10 +46,13 @@ def lti_scan(
             takes one step after the other in plain PyTorch; "auto" takes the form that a cost model expects
             to be fastest here (see :mod:`compressm.scan.lti.cost`). All are exact up to rounding.
         reverse: run time backwards: the first step is k = L - 1, and ``x_k`` follows from ``x_{k+1}``.
+        final: whether the final state is wanted. Without it the form "convolution" saves its making, and what
+            is returned in its place means nothing.
 
     Returns:
         Outputs y, (batch, L, P), and the state after the last step, (batch, 2, N). Under ``torch.autocast``
-        both are float32: the recurrence does not survive half precision.
+        both are float32, and so is the recurrence, which does not survive half precision. In bfloat16 on a
+        processor that has it, the operands of the products with B and C are rounded where these are large.
 
     Raises:
         TypeError: an operand's dtype does not fit.
@@ -51,7 +60,9 @@ def lti_scan(
     """
     check_form(form)
     device = u.device.type if isinstance(u, Tensor) else "cpu"
+    half = False
     if torch.is_autocast_enabled(device):
+        half = device == "cpu" and torch.get_autocast_dtype(device) == torch.bfloat16
         u, lam, B, C = (_at_least_float32(x) for x in (u, lam, B, C))
         state = None if state is None else _at_least_float32(state)
     check_operands(u, lam, B, C, state)
@@ -66,12 +77,37 @@ def lti_scan(
     if form == "auto" and (training or not torch.compiler.is_compiling()):
         form = choose_form(shape, training=training, threads=threads_of(device))
     keep = what_to_keep(shape) if training and form == "scan" else "nothing"
-    y, final, _ = lti_scan_op(u, lam, B, C, state, form, keep, reverse)
-    return y, final
+    half = half and max(shape.H, shape.P) >= HALF_CHANNELS
+    y, last, _ = lti_scan_op(u, lam, B, C, state, form, keep, reverse, half, final)
+    return y, last
+
+
+@torch.no_grad()
+def lti_states(
+    u: Tensor, lam: Tensor, B: Tensor, state: Tensor | None = None, *, reverse: bool = False
+) -> Tensor:
+    """The states of the recurrence themselves, for statistics; without gradients.
+
+    Args:
+        u: inputs, (batch, L, H).
+        lam: eigenvalues, (2, N).
+        B: input matrix, (2, N, H).
+        state: the state before the first step, (batch, 2, N); zero if None.
+        reverse: run time backwards.
+
+    Returns:
+        States after each step, (batch, L, 2, N): ``2 N / H`` times the memory of the inputs.
+
+    Raises:
+        TypeError: an operand's dtype does not fit.
+        ValueError: a shape or device does not fit.
+    """
+    check_operands(u, lam, B, B.mT, state)
+    return states_of(u, lam, B, state, reverse=reverse)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-__all__ = ["FORMS", "calibrate", "lti_scan"]
+__all__ = ["FORMS", "calibrate", "lti_scan", "lti_states"]

@@ -21,9 +21,9 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def convolution_forward(
-    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, *, reverse: bool
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, *, reverse: bool, final: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Outputs (batch, L, P) and final state (batch, 2, N)."""
+    """Outputs (batch, L, P) and final state (batch, 2, N), which costs as much again: zeros if not wanted."""
     length = u.shape[1]
     powers = Powers.of(lam, length)
     size = transform_size(2 * length - 1)
@@ -36,6 +36,8 @@ def convolution_forward(
     if state is not None:
         response = state_response(state, C, powers, length)
         y += response.flip(1) if reverse else response
+    if not final:
+        return y, u.new_zeros(u.shape[0], 2, lam.shape[1])
     return y, final_state(u, state, B, powers, reverse=reverse)
 
 

@@ -14,42 +14,50 @@ from torch import Tensor
 
 from compressm.scan.lti import together
 from compressm.scan.lti.pieces import Pieces, kept_shape
-from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, run_kernel
+from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, half_gemm_addresses, run_kernel
 
 _MODULE = "compressm.scan.lti.sequences"
 _FORWARD = {dtype: Kernel(_MODULE, f"forward_{name}") for dtype, name in FLOATS.items()}
 _BACKWARD = {dtype: Kernel(_MODULE, f"backward_{name}") for dtype, name in FLOATS.items()}
+_HALF_FORWARD, _HALF_BACKWARD = Kernel(_MODULE, "forward_bfloat16"), Kernel(_MODULE, "backward_bfloat16")
 _KEEP = {"nothing": 0, "checkpoints": 1, "states": 2}
 
 
 def scan_forward(
-    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, *, reverse: bool, keep: str
-) -> tuple[Tensor, Tensor, Tensor]:
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None,
+    *, reverse: bool, keep: str, half: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Outputs, final state, and what :func:`scan_backward` needs beside the operands.
 
-    ``keep`` names that: "states" (all of them), "checkpoints" (the state before each piece), or "nothing",
-    after which there can be no backward pass.
+    ``half``: the operands of matrix products are rounded to bfloat16, their results and the recurrence are
+    float32; ignored where the processor cannot. ``keep`` names what is kept: "states" (all of them),
+    "checkpoints" (the state before each piece), or "nothing", after which there can be no backward pass.
     """
     batch, N = u.shape[0], lam.shape[1]
     into, out_of, carry = B.reshape(2 * N, -1), _output_weights(C), _initial(state, batch, N, u)
-    forward = _forward if workers_share_the_batch(batch) else together.forward
-    y, kept = forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep)
+    if not workers_share_the_batch(batch):
+        y, kept = together.forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep)
+    else:
+        half = half and can_halve(u.dtype)
+        y, kept = _forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep, half=half)
     return y, carry.view(batch, 2, N), kept
 
 
 def scan_backward(
     grad_y: Tensor | None, grad_final: Tensor | None,
     u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, kept: Tensor,
-    *, reverse: bool, keep: str,
+    *, reverse: bool, keep: str, half: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of u, lambda, B, C and the initial state from those of outputs and final state."""
     batch, N = u.shape[0], lam.shape[1]
     into, out_of = B.reshape(2 * N, -1), _output_weights(C)
     start, carry = _initial(state, batch, N, u), _initial(grad_final, batch, N, u)
-    backward = _backward if workers_share_the_batch(batch) else together.backward
-    grad_u, slope, grad_into, grad_out_of = backward(
-        grad_y, u, lam, into, out_of, start, carry, kept, reverse=reverse, keep=keep
-    )
+    operands = (grad_y, u, lam, into, out_of, start, carry, kept)
+    if not workers_share_the_batch(batch):
+        gradients = together.backward(*operands, reverse=reverse, keep=keep)
+    else:
+        gradients = _backward(*operands, reverse=reverse, keep=keep, half=half and can_halve(u.dtype))
+    grad_u, slope, grad_into, grad_out_of = gradients
     grad_lam = slope.sum(0).to(lam.dtype).view(2, N)
     grad_C = torch.stack((grad_out_of[:N].T, -grad_out_of[N:].T))
     # What has been carried to the first step is conj(lambda) w_0: the gradient of the state before it.
@@ -62,32 +70,47 @@ def workers_share_the_batch(batch: int) -> bool:
     return gemm_addresses() is not None and 5 * workers * -(-batch // workers) <= 6 * batch
 
 
+def can_halve(dtype: torch.dtype) -> bool:
+    """Whether matrix products can take operands in bfloat16 and give float32."""
+    return dtype == torch.float32 and half_gemm_addresses() is not None
+
+
 def _forward(
-    u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor, *, reverse: bool, keep: str
-) -> tuple[Tensor, Tensor]:
+    u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor,
+    *, reverse: bool, keep: str, half: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As :func:`together.forward`."""
     (batch, length, _), (states, P) = u.shape, out_of.shape
     y = u.new_empty(batch, length, P)
     kept = u.new_empty(kept_shape(keep, batch, length, states // 2, u.element_size()))
     words, room, scratch, workers = _layout(u, out_of, buffers=1, reverse=reverse, keep=keep)
-    operands = (u, into, out_of, lam, carry, y, kept, room, scratch)
-    run_kernel(_FORWARD[u.dtype], [*words, *(x.data_ptr() for x in operands)], workers)
+    kernel, narrow = _FORWARD[u.dtype], scratch[:0]
+    if half:
+        kernel, narrow = _HALF_FORWARD, torch.empty_like(scratch, dtype=torch.bfloat16)
+        u, into, out_of = u.bfloat16(), into.bfloat16(), out_of.bfloat16()
+    operands = (u, into, out_of, lam, carry, y, kept, room, scratch, narrow)
+    run_kernel(kernel, [*words, *(x.data_ptr() for x in operands)], workers)
     return y, kept
 
 
 def _backward(
     grad_y: Tensor | None, u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, start: Tensor, carry: Tensor,
-    kept: Tensor, *, reverse: bool, keep: str,
+    kept: Tensor, *, reverse: bool, keep: str, half: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As :func:`together.backward`. Each worker sums gradients of weights on its own, then they are added."""
     words, room, scratch, workers = _layout(u, out_of, buffers=2, reverse=reverse, keep=keep)
     slope = torch.zeros(carry.shape, dtype=torch.float64)
     grad_u, grad_into = torch.empty_like(u), into.new_zeros(workers, *into.shape)
     grad_out_of = out_of.new_zeros(workers, *out_of.shape)
+    kernel, narrow = _BACKWARD[u.dtype], scratch[:0]
+    if half:
+        kernel, narrow = _HALF_BACKWARD, torch.empty_like(scratch, dtype=torch.bfloat16)
+        u, into, out_of = u.bfloat16(), into.bfloat16(), out_of.bfloat16()
+        grad_y = None if grad_y is None else grad_y.bfloat16()
     operands = (u, into, out_of, lam, carry, grad_y, kept, room, scratch, start, slope, grad_u, grad_into,
-                grad_out_of)  # fmt: skip
+                grad_out_of, narrow)  # fmt: skip
     addresses = [0 if x is None else x.data_ptr() for x in operands]
-    run_kernel(_BACKWARD[u.dtype], [*words, *addresses], workers)
+    run_kernel(kernel, [*words, *addresses], workers)
     return grad_u, slope, grad_into.sum(0), grad_out_of.sum(0)
 
 

@@ -4,6 +4,8 @@ As a registered operator the recurrence is one node to ``torch.compile`` and ``t
 inside it. Only real tensors cross its border.
 """
 
+import importlib
+import importlib.util
 from typing import Any
 
 import torch
@@ -12,27 +14,55 @@ from torch import Tensor
 from compressm.scan.lti import convolution, cost, cpu, portable
 from compressm.scan.lti.pieces import kept_shape
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def _kernels(u: Tensor) -> Any:
+    """The module whose ``scan_forward`` and ``scan_backward`` serve u's device."""
+    if u.device.type == "cuda" and HAS_TRITON:
+        return importlib.import_module("compressm.scan.lti.triton")
+    return cpu if u.device.type == "cpu" else portable
+
 
 @torch.library.custom_op("compressm::lti_scan", mutates_args=())
 def lti_scan_op(
-    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, form: str, keep: str, reverse: bool
+    u: Tensor,
+    lam: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor | None,
+    form: str,
+    keep: str,
+    reverse: bool,
+    half: bool,
+    final: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, final state, and what the backward pass of the form "scan" was told to keep."""
+    """Outputs, final state (or zeros, not ``final``), and what the backward of "scan" was told to keep."""
     u, lam, B, C = u.contiguous(), lam.contiguous(), B.contiguous(), C.contiguous()
     if form == "auto":
         form = cost.choose_form(cost.Shape.of(u, C), training=False, threads=cost.threads_of(u.device.type))
     if form == "convolution":
-        y, final = convolution.convolution_forward(u, lam, B, C, state, reverse=reverse)
-        return y, final, u.new_empty(0)
-    scan = cpu.scan_forward if u.device.type == "cpu" else portable.scan_forward
-    return scan(u, lam, B, C, state, reverse=reverse, keep=keep)
+        y, last = convolution.convolution_forward(u, lam, B, C, state, reverse=reverse, final=final)
+        return y, last, u.new_empty(0)
+    more = {"half": half} if u.device.type == "cpu" else {}
+    y, last, kept = _kernels(u).scan_forward(u, lam, B, C, state, reverse=reverse, keep=keep, **more)
+    return y, last, kept
 
 
 @lti_scan_op.register_fake
 def _(
-    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, form: str, keep: str, reverse: bool
+    u: Tensor,
+    lam: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor | None,
+    form: str,
+    keep: str,
+    reverse: bool,
+    half: bool,
+    final: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del B, state, reverse
+    del B, state, reverse, half, final
     batch, length, _ = u.shape
     N = lam.shape[1]
     if form == "convolution":
@@ -57,14 +87,18 @@ def lti_scan_backward_op(
     form: str,
     keep: str,
     reverse: bool,
+    half: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, lambda, B, C and the initial state (of zeros if there is none)."""
     u, lam, B, C = u.contiguous(), lam.contiguous(), B.contiguous(), C.contiguous()
     grad_y = None if grad_y is None else grad_y.contiguous()
     if form == "convolution":
         return convolution.convolution_backward(grad_y, grad_final, u, lam, B, C, state, reverse=reverse)
-    scan = cpu.scan_backward if u.device.type == "cpu" else portable.scan_backward
-    return scan(grad_y, grad_final, u, lam, B, C, state, kept, reverse=reverse, keep=keep)
+    backward, more = _kernels(u).scan_backward, {"half": half} if u.device.type == "cpu" else {}
+    grad_u, grad_lam, grad_B, grad_C, grad_state = backward(
+        grad_y, grad_final, u, lam, B, C, state, kept, reverse=reverse, keep=keep, **more
+    )
+    return grad_u, grad_lam, grad_B, grad_C, grad_state
 
 
 @lti_scan_backward_op.register_fake
@@ -80,8 +114,9 @@ def _(
     form: str,
     keep: str,
     reverse: bool,
+    half: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    del grad_y, grad_final, state, kept, form, keep, reverse
+    del grad_y, grad_final, state, kept, form, keep, reverse, half
     grad_state = u.new_empty(u.shape[0], 2, lam.shape[1])
     return (
         u.new_empty(u.shape),
@@ -93,7 +128,7 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    u, lam, B, C, state, ctx.form, ctx.keep, ctx.reverse = inputs
+    u, lam, B, C, state, ctx.form, ctx.keep, ctx.reverse, ctx.half, _ = inputs
     ctx.save_for_backward(u, lam, B, C, state, output[2])
     # A loss that ignores the final state must not pay for its gradient.
     ctx.set_materialize_grads(False)
@@ -102,11 +137,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
 def _backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Any) -> tuple[Any, ...]:
     u, lam, B, C, state, kept = ctx.saved_tensors
     if grad_y is None and grad_final is None:
-        return (None,) * 8
+        return (None,) * 10
     grads = lti_scan_backward_op(
-        grad_y, grad_final, u, lam, B, C, state, kept, ctx.form, ctx.keep, ctx.reverse
+        grad_y, grad_final, u, lam, B, C, state, kept, ctx.form, ctx.keep, ctx.reverse, ctx.half
     )
-    return *grads[:4], None if state is None else grads[4], None, None, None
+    return *grads[:4], None if state is None else grads[4], None, None, None, None, None
 
 
 lti_scan_op.register_autograd(_backward, setup_context=_setup)

@@ -18,7 +18,7 @@ def scan_forward(
     u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, *, reverse: bool, keep: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, final state, and the states if ``keep`` is "states"."""
-    x = _states(u, lam, B, state, reverse=reverse)
+    x = states_of(u, lam, B, state, reverse=reverse)
     y = x[:, :, 0] @ C[0].mT - x[:, :, 1] @ C[1].mT
     return y, x[:, 0 if reverse else -1].clone(), x if keep == "states" else u.new_empty(0)
 
@@ -30,7 +30,7 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of u, lambda, B, C and the initial state from those of outputs and final state."""
     batch, length, _ = u.shape
-    x = kept if keep == "states" else _states(u, lam, B, state, reverse=reverse)
+    x = kept if keep == "states" else states_of(u, lam, B, state, reverse=reverse)
     g = u.new_zeros(batch, length, 2, lam.shape[1])
     grad_C = torch.zeros_like(C)
     if grad_y is not None:
@@ -81,7 +81,8 @@ def advance(v: Tensor, lam: Tensor, state: Tensor | None, *, reverse: bool) -> T
     return (x[:, pad:] if reverse else x[:, :length]).contiguous()
 
 
-def _states(u: Tensor, lam: Tensor, B: Tensor, state: Tensor | None, *, reverse: bool) -> Tensor:
+def states_of(u: Tensor, lam: Tensor, B: Tensor, state: Tensor | None, *, reverse: bool) -> Tensor:
+    """States (batch, L, 2, N) of inputs u (batch, L, H)."""
     v = torch.stack((u @ B[0].mT, u @ B[1].mT), dim=2)
     return advance(v, lam, state, reverse=reverse)
 

@@ -1,8 +1,9 @@
 """The selective recurrence of Mamba: ``h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t``, ``y_t = C_t h_t``.
 
 ``reference`` is the ground truth, on any device. ``cpu`` is the fast form: two kernels, written with
-``vectors``, ``functions`` and ``channels``, on operands in the order that ``layout`` makes. ``ops`` makes it
-an operator of PyTorch.
+``vectors``, ``functions`` and ``channels``, on operands in the order that ``layout`` makes. ``triton`` (with
+``triton_kernels``) is that of CUDA devices, ``stock`` mamba-ssm's kernel where it is installed. ``ops`` makes
+ours an operator of PyTorch.
 """
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from compressm.scan.selective.arguments import FORMS, check_decays, check_form, check_operands, served
 from compressm.scan.selective.ops import selective_scan_op
 from compressm.scan.selective.reference import reference_scan
+from compressm.scan.selective.stock import serves, stock_scan
 
 
 def selective_scan(
@@ -46,8 +48,10 @@ def selective_scan(
         delta_bias: added to delta, (d,).
         delta_softplus: take ``softplus(delta + delta_bias)`` as time steps.
         state: the state before the first step, (batch, d, N); zero if None.
-        form: "scan" runs compiled kernels (float32 on a CPU; memory for one state in 32 steps),
-            "reference" takes one step after the other in plain PyTorch, "auto" takes "scan" where it serves.
+        form: "scan" runs compiled kernels (float32 on a CPU, or on a CUDA device where Triton is installed;
+            memory for one state in 32 steps), "reference" takes one step after the other in plain PyTorch,
+            "auto" takes "scan" where it serves; for inference from a zero state on a CUDA device, the kernel
+            of mamba-ssm where that is installed.
 
     Returns:
         Outputs y, (batch, L, d), and the state after the last step, (batch, d, N). Under ``torch.autocast``
@@ -67,11 +71,16 @@ def selective_scan(
     check_operands(u, delta, A, B, C, D, z, delta_bias, state)
     check_form(form, u)
     given = (u, delta, A, B, C, D, z, delta_bias, state)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+    compiling = torch.compiler.is_compiling()
+    if form == "auto" and not keep and not compiling and serves(u, A, state):
+        check_decays(A)
+        with torch.no_grad():
+            return stock_scan(*given[:-1], delta_softplus=delta_softplus)
     if form == "scan" or (form == "auto" and served(u)):
-        keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
         y, final, _, _ = selective_scan_op(*given, delta_softplus, keep)
         return y, final
-    if not torch.compiler.is_compiling():
+    if not compiling:
         check_decays(A)
     with torch.autocast(device, enabled=False):
         return reference_scan(*given, delta_softplus=delta_softplus)

@@ -1,8 +1,11 @@
 """Checks of the operands, with messages that name the argument, its value and the remedy."""
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 FORMS = ("auto", "reference", "scan")
 
 
@@ -13,13 +16,13 @@ def check_form(form: str, u: Tensor) -> None:
     if form == "scan" and not served(u):
         raise ValueError(
             f"selective_scan: form='scan' serves float32 on the CPU, but u is {u.dtype} on {u.device}; "
-            "take form='auto'"
+            "take form='auto' (a CUDA device is served in float32 where Triton is installed)"
         )
 
 
 def served(u: Tensor) -> bool:
     """Whether the kernels serve u's device and dtype."""
-    return u.device.type == "cpu" and u.dtype == torch.float32
+    return u.dtype == torch.float32 and (u.device.type == "cpu" or (u.device.type == "cuda" and HAS_TRITON))
 
 
 def check_operands(

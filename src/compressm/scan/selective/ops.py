@@ -3,6 +3,7 @@
 As a registered operator it is one node to ``torch.compile`` and ``torch.export``.
 """
 
+import importlib
 from typing import Any
 
 import torch
@@ -11,6 +12,11 @@ from torch import Tensor
 from compressm.scan.selective import cpu
 from compressm.scan.selective.arguments import check_decays
 from compressm.scan.selective.cpu import Gradients
+
+
+def _kernels(u: Tensor) -> Any:
+    """The module whose ``scan_forward`` and ``scan_backward`` serve u's device."""
+    return cpu if u.device.type == "cpu" else importlib.import_module("compressm.scan.selective.triton")
 
 
 @torch.library.custom_op("compressm::selective_scan", mutates_args=())
@@ -29,7 +35,10 @@ def selective_scan_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs, final state, and with ``keep`` what the backward pass starts from."""
     check_decays(A)
-    return cpu.scan_forward(u, delta, A, B, C, D, z, bias, state, softplus=softplus, keep=keep)
+    y, final, plain, before = _kernels(u).scan_forward(
+        u, delta, A, B, C, D, z, bias, state, softplus=softplus, keep=keep
+    )
+    return y, final, plain, before
 
 
 @selective_scan_op.register_fake
@@ -47,7 +56,7 @@ def _(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     del delta, B, C, D, bias, state, softplus
-    plain, before = cpu.kept_sizes(u, A.shape[1], gated=z is not None, keep=keep)
+    plain, before = _kernels(u).kept_sizes(u, A.shape[1], gated=z is not None, keep=keep)
     final = u.new_empty(u.shape[0], *A.shape)
     return u.new_empty(u.shape), final, u.new_empty(plain), u.new_empty(before)
 
@@ -69,9 +78,10 @@ def selective_scan_backward_op(
     softplus: bool,
 ) -> Gradients:
     """Gradients of u, delta, A, B, C, D, z, bias and the initial state, whether given or not."""
-    return cpu.scan_backward(
+    grads: Gradients = _kernels(u).scan_backward(
         grad_y, grad_final, u, delta, A, B, C, D, z, bias, plain, before, softplus=softplus
     )
+    return grads
 
 
 @selective_scan_backward_op.register_fake
@@ -115,5 +125,6 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, *_: An
 
 
 selective_scan_op.register_autograd(_backward, setup_context=_setup)
-# exp(delta A) and the recurrence need float32's digits: half precision stops at the operator's border.
-selective_scan_op.register_autocast("cpu", torch.float32)
+for _device in ("cpu", "cuda"):
+    # exp(delta A) and the recurrence need float32's digits: half precision stops at the operator's border.
+    selective_scan_op.register_autocast(_device, torch.float32)

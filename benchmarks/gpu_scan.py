@@ -1,0 +1,260 @@
+"""The kernels of a CUDA device: right against float64, and their speed against the card's own bandwidth.
+
+    python benchmarks/gpu_scan.py [--json FILE] [--repeats R] [--seed S]
+
+First outputs, final states and all gradients are compared with those of a step-by-step recurrence in float64,
+on inputs that are fresh in every run (the seed is printed); an error above the tolerance ends the run with
+status 1, as does a machine without a CUDA device. Then the card's bandwidth is measured by copying, and each
+shape's forward and backward pass by the device's clock, medians of several runs. Bytes are counted twice:
+"least" are operands and results once each, which nothing can avoid, "moved" adds the kernels' passes over
+states. Both are given as shares of the bandwidth; where products or exponentials bound, neither nears 1.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressm.scan import lti_scan, selective_scan
+from compressm.scan.lti.cost import Shape, what_to_keep
+
+TOLERANCE = {"lti": 2e-5, "selective": 5e-5}
+LTI_CHECKS = [
+    Shape(3, 37, 5, 4, 12),
+    Shape(1, 301, 1, 1, 93),
+    Shape(2, 64, 64, 32, 130),
+    Shape(4, 1, 3, 3, 5),
+]
+SELECTIVE_CHECKS = [(2, 37, 70, 12), (1, 301, 33, 93), (3, 32, 64, 16), (2, 1, 5, 3)]
+LTI = {
+    "sMNIST, N=256": Shape(50, 784, 8, 8, 256),
+    "sMNIST, N=28": Shape(50, 784, 8, 8, 28),
+    "sCIFAR, N=384": Shape(50, 1024, 512, 512, 384),
+    "sCIFAR, N=93": Shape(50, 1024, 512, 512, 93),
+    "long, N=256": Shape(1, 262_144, 16, 16, 256),
+}
+SELECTIVE = {f"selective B=8 L=2048 d=2048 N={N}": (8, 2048, 2048, N) for N in (16, 128)}
+SELECTIVE_NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "state")
+
+Run = Callable[[], object]
+
+
+class Passes(NamedTuple):
+    """One operation's forward and backward pass, and the bytes of each."""
+
+    forward: Run
+    backward: Run
+    least: tuple[int, int]
+    moved: tuple[int, int]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=None, help="of the checks' inputs; fresh by default")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("gpu_scan: this machine has no CUDA device, and there is nothing to measure without one")
+    seed = torch.seed() if options.seed is None else options.seed
+    errors = check("cuda", seed)
+    wrong = report(errors, seed)
+    bandwidth = copy_bandwidth(options.repeats)
+    print(f"{torch.cuda.get_device_name()}: copies move {bandwidth / 1e12:.2f} TB/s, read and written")
+    rows = {} if wrong else measure_all(bandwidth, options.repeats)
+    if options.json:
+        result = {
+            "device": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "seed": seed,
+            "errors": errors,
+            "bandwidth": bandwidth,
+            "passes": rows,
+        }
+        options.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    if wrong:
+        sys.exit(f"gpu_scan: wrong beyond the tolerance: {', '.join(wrong)}")
+
+
+def check(device: str, seed: int) -> dict[str, dict[str, float]]:
+    """Relative errors of outputs, final state and every gradient, for each shape that is checked."""
+    generator = torch.Generator(device).manual_seed(seed)
+    result = {}
+    for shape in LTI_CHECKS:
+        for reverse in (False, True):
+            given = lti_operands(shape, device, generator, state=True)
+            run = lti_runs(reverse)
+            result[f"lti {tuple(shape)}{' reverse' if reverse else ''}"] = compare(run, given, generator)
+    for sizes in SELECTIVE_CHECKS:
+        for softplus in (False, True):
+            given = selective_operands(*sizes, device, generator, state=True)
+            run = selective_runs(softplus)
+            result[f"selective {sizes}{' softplus' if softplus else ''}"] = compare(run, given, generator)
+    return result
+
+
+def lti_runs(reverse: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    def run(form: str, *given: Tensor) -> tuple[Tensor, Tensor]:
+        arguments: dict[str, Any] = dict(zip(("u", "lam", "B", "C", "state"), given, strict=False))
+        return lti_scan(**arguments, form=form, reverse=reverse)
+
+    return run
+
+
+def selective_runs(softplus: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    def run(form: str, *given: Tensor) -> tuple[Tensor, Tensor]:
+        arguments: dict[str, Any] = dict(zip(SELECTIVE_NAMES, given, strict=False))
+        return selective_scan(**arguments, delta_softplus=softplus, form=form)
+
+    return run
+
+
+def compare(
+    run: Callable[..., tuple[Tensor, Tensor]], given: list[Tensor], generator: torch.Generator
+) -> dict[str, float]:
+    """Errors of the form "scan" in float32 against the form "reference" in float64."""
+    wide = [value.detach().double().requires_grad_() for value in given]
+    found, wanted = list(run("scan", *given)), list(run("reference", *wide))
+    weights = [torch.randn(x.shape, generator=generator, device=x.device) for x in found]
+    found += torch.autograd.grad(found, given, weights)
+    wanted += torch.autograd.grad(wanted, wide, [weight.double() for weight in weights])
+    names = ["y", "final", *(f"gradient {i}" for i in range(len(given)))]
+    return {
+        name: ((a.double() - b).norm() / b.norm()).item()
+        for name, a, b in zip(names, found, wanted, strict=True)
+    }
+
+
+def report(errors: dict[str, dict[str, float]], seed: int) -> list[str]:
+    """Print the largest error of each check; the names of those above the tolerance, or not a number."""
+    wrong = []
+    for name, row in errors.items():
+        worst = max(row, key=lambda key: float("inf") if row[key] != row[key] else row[key])
+        if not row[worst] <= TOLERANCE[name.split()[0]]:
+            wrong.append(f"{name} ({worst}: {row[worst]:.1e})")
+        print(f"{name:42}{worst:>12} {row[worst]:.1e}")
+    print(f"checked against float64 with seed {seed}: {len(wrong)} of {len(errors)} wrong", flush=True)
+    return wrong
+
+
+def copy_bandwidth(repeats: int) -> float:
+    """Bytes per second, read and written, of copying a gigabyte."""
+    source = torch.zeros(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / seconds(lambda: target.copy_(source), repeats)
+
+
+def seconds(run: Run, repeats: int) -> float:
+    """Median seconds of a run by the device's clock, after three that do not count."""
+    times: list[float] = []
+    event: Any = torch.cuda.Event
+    for attempt in range(repeats + 3):
+        start, stop = event(enable_timing=True), event(enable_timing=True)
+        start.record()
+        run()
+        stop.record()
+        stop.synchronize()
+        if attempt >= 3:
+            times.append(start.elapsed_time(stop) / 1e3)
+    return statistics.median(times)
+
+
+def measure_all(bandwidth: float, repeats: int) -> dict[str, dict[str, Any]]:
+    """Seconds and shares of the bandwidth of every pass."""
+    generator, rows = torch.Generator("cuda").manual_seed(0), {}
+    print(f"{'':44}{'milliseconds':>14}{'least':>9}{'moved':>9}   shares of the bandwidth")
+    made: dict[str, Callable[[], Passes]] = {
+        name: functools.partial(lti_passes, shape, generator) for name, shape in LTI.items()
+    }
+    made |= {name: functools.partial(selective_passes, sizes, generator) for name, sizes in SELECTIVE.items()}
+    for name, make in made.items():
+        passes = make()
+        for index, (label, run) in enumerate((("forward", passes.forward), ("backward", passes.backward))):
+            taken = seconds(run, repeats)
+            least, moved = (count[index] / taken / bandwidth for count in (passes.least, passes.moved))
+            row = {"seconds": taken, "least_bytes": passes.least[index], "moved_bytes": passes.moved[index]}
+            rows[f"{name} {label}"] = row | {"least_share": least, "moved_share": moved}
+            print(f"{name + ' ' + label:44}{1e3 * taken:14.3f}{least:9.3f}{moved:9.3f}", flush=True)
+    return rows
+
+
+def lti_passes(shape: Shape, generator: torch.Generator) -> Passes:
+    """Forward keeps what the backward pass needs, as in training."""
+    batch, L, H, P, N = shape
+    run, given = lti_runs(reverse=False), lti_operands(shape, "cuda", generator, state=False)
+    y, _ = run("scan", *given)
+    weight = torch.randn_like(y)
+    rows, states = batch * L, 8 * batch * L * N
+    least = (4 * rows * (H + P), 4 * rows * (2 * H + P))
+    # Passes over states: see compressm.scan.lti.triton; one more each where time is cut into chunks.
+    chunked = cut_into_chunks(batch, L, N)
+    anew = 0 if what_to_keep(shape) == "states" else 3 + chunked
+    moved = (least[0] + (4 + chunked) * states, least[1] + (7 + chunked + anew) * states)
+    return Passes(
+        lambda: run("scan", *given),
+        lambda: torch.autograd.grad(y, given, weight, retain_graph=True),
+        least,
+        moved,
+    )
+
+
+def cut_into_chunks(batch: int, L: int, N: int) -> int:
+    """1 if the kernels cut time into chunks for this shape, else 0."""
+    from compressm.scan.lti.triton import Plan, programs_wanted
+
+    return int(Plan.of(batch, L, N, programs_wanted(torch.device("cuda"))).chunks > 1)
+
+
+def selective_passes(sizes: tuple[int, int, int, int], generator: torch.Generator) -> Passes:
+    (batch, L, d, N), run = sizes, selective_runs(softplus=True)
+    given = selective_operands(*sizes, "cuda", generator, state=False)
+    y, _ = run("scan", *given)
+    weight = torch.randn_like(y)
+    tiles, shared = batch * L * d, 8 * batch * L * N
+    least = (16 * tiles + shared, 28 * tiles + 2 * shared)
+    # See compressm.scan.selective.triton; its groups of channels share gradients of B and C at this size.
+    moved = (24 * tiles + tiles * N // 2 + shared, 44 * tiles + tiles * 3 * N // 4 + 2 * shared)
+    return Passes(
+        lambda: run("scan", *given),
+        lambda: torch.autograd.grad(y, given, weight, retain_graph=True),
+        least,
+        moved,
+    )
+
+
+def lti_operands(shape: Shape, device: str, generator: torch.Generator, *, state: bool) -> list[Tensor]:
+    """u, lambda (on the ring of 0.9 to 0.9999), B, C and the initial state."""
+    batch, L, H, P, N = shape
+    normal = normals(device, generator)
+    radius, phase = torch.rand(2, N, generator=generator, device=device)
+    radius, phase = 0.9 + 0.0999 * radius, 6.28 * phase
+    lam = torch.stack((radius * phase.cos(), radius * phase.sin()))
+    operands = [normal(batch, L, H), lam, normal(2, N, H) / H**0.5, normal(2, P, N) / N**0.5]
+    return [x.requires_grad_() for x in (*operands, *([normal(batch, 2, N)] if state else []))]
+
+
+def selective_operands(
+    batch: int, L: int, d: int, N: int, device: str, generator: torch.Generator, *, state: bool
+) -> list[Tensor]:
+    """u, delta, A, B, C, D, z, bias and the initial state, as in a Mamba layer at its start."""
+    normal = normals(device, generator)
+    delta = 0.001 * 100 ** torch.rand(batch, L, d, generator=generator, device=device)
+    A = -torch.arange(1.0, N + 1, device=device).repeat(d, 1)
+    operands = [normal(batch, L, d), delta, A, normal(batch, L, N), normal(batch, L, N), normal(d)]
+    operands += [normal(batch, L, d), 0.01 * normal(d).abs()]
+    return [x.requires_grad_() for x in (*operands, *([normal(batch, d, N)] if state else []))]
+
+
+def normals(device: str, generator: torch.Generator) -> Callable[..., Tensor]:
+    return lambda *size: torch.randn(*size, generator=generator, device=device)
+
+
+if __name__ == "__main__":
+    main()

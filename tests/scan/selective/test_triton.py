@@ -1,0 +1,103 @@
+"""Triton's kernels compute the definition, and its gradients; interpreted, they need no graphics card."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from compressm.scan.selective import arguments, ops
+
+MODULE = "compressm.scan.selective.triton"
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "state")
+CASES = {  # batch, L, d, N; steps and channels of a tile, programs wanted
+    "chunks, the last short": ((2, 5, 3, 5), 4, 2, 100),
+    "blocks of channels to one program": ((1, 5, 5, 2), 4, 2, 1),
+    "one step": ((1, 1, 1, 12), 2, 1, 100),
+}
+Interpreted = Callable[..., tuple[Any, ...]]
+
+
+def found(
+    interpreted: Interpreted,
+    given: dict[str, Tensor],
+    through: str,
+    tile: tuple[int, int, int],
+    softplus: bool,
+) -> dict[str, Tensor]:
+    """Outputs, final state and gradients, with the weights of the oracle's ``gradients``."""
+    steps, block, programs = tile
+    sizes = {"STEPS": steps, "BLOCK": block}
+    settings: dict[str, Any] = {**sizes, "_TILES": sizes, "_GRADIENTS": sizes, "programs": programs}
+    settings |= {"CARRY_BLOCK": 4, "_CARRY": {"BLOCK": 4}}
+    *operands, state = (given[name].detach() if name in given else None for name in NAMES)
+    y, final, plain, before = interpreted(
+        MODULE, "scan_forward", (*operands, state), settings, softplus=softplus, keep=True
+    )
+    generator = torch.Generator().manual_seed(1)
+    weight_y, weight_final = (
+        torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in (y, final)
+    )
+    ends = (None if through == "final" else weight_y, None if through == "y" else weight_final)
+    grads = interpreted(
+        MODULE, "scan_backward", (*ends, *operands, plain, before), settings, softplus=softplus
+    )
+    named = dict(zip(NAMES, grads, strict=True))
+    return {"y": y, "final": final} | {f"grad_{name}": named[name] for name in given}
+
+
+@pytest.mark.parametrize("softplus", [False, True], ids=["steps", "softplus"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_outputs_and_every_gradient_match_the_definition(
+    oracle: SimpleNamespace,
+    interpreted: Interpreted,
+    case: tuple[tuple[int, ...], int, int, int],
+    softplus: bool,
+) -> None:
+    shape, *tile = case
+    for optional, through in ((("D", "z", "delta_bias", "state"), "both"), ((), "y"), (("state",), "final")):
+        given = oracle.operands(*shape, torch.float32, given=optional)
+        wanted = oracle.gradients(oracle.naive, oracle.wide(given), through=through, delta_softplus=softplus)
+        made = found(interpreted, given, through, tuple(tile), softplus)
+        wrong = {k: e for k, e in oracle.errors(made, wanted).items() if not e <= 1e-5}
+        assert not wrong, (through, wrong)
+
+
+def test_cuda_tensors_go_to_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
+    monkeypatch.setattr(arguments, "HAS_TRITON", False)
+    assert not arguments.served(asked)
+    monkeypatch.setattr(arguments, "HAS_TRITON", True)
+    assert arguments.served(asked)
+    assert not arguments.served(SimpleNamespace(device=asked.device, dtype=torch.float64))
+    assert ops._kernels(torch.zeros(1)).__name__ == "compressm.scan.selective.cpu"
+    pytest.importorskip("triton", reason="Triton has no wheels for this platform")
+    assert ops._kernels(asked).__name__ == MODULE
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_cuda_tensors_are_traced_without_a_device(gated: bool) -> None:
+    pytest.importorskip("triton", reason="Triton has no wheels for this platform")
+    with FakeTensorMode():
+        sizes = [(2, 40, 5), (2, 40, 5), (5, 3), (2, 40, 3), (2, 40, 3), (5,), (2, 40, 5), (5,), (2, 5, 3)]
+        given: list[Tensor | None] = [torch.empty(size, device="cuda") for size in sizes]
+        given[6] = given[6] if gated else None
+        y, final, plain, before = ops.selective_scan_op(*given, True, True)
+        grads = ops.selective_scan_backward_op(y, final, *given[:-1], plain, before, True)
+    sizes[6] = sizes[6] if gated else (0,)
+    assert [tuple(x.shape) for x in (y, final, *grads)] == [(2, 40, 5), (2, 5, 3), *sizes]
+    assert (plain.numel(), before.numel()) == (0, 2 * 2 * 3 * 5)
+    assert {x.device.type for x in (y, final, plain, before, *grads)} == {"cuda"}
+
+
+def test_weak_and_strong_decays_keep_their_digits(oracle: SimpleNamespace, interpreted: Interpreted) -> None:
+    given = oracle.operands(1, 9, 2, 3, torch.float32, given=("state",))
+    given["A"] = torch.tensor([[-1e-4, -1.0, 0.0], [-128.0, -1e4, -3.0]]).requires_grad_()
+    given["delta"] = (given["delta"].detach() - 7).requires_grad_()
+    wanted = oracle.gradients(oracle.naive, oracle.wide(given), delta_softplus=True)
+    made = found(interpreted, given, "both", (4, 2, 100), True)
+    wrong = {k: e for k, e in oracle.errors(made, wanted).items() if not e <= 3e-6}
+    assert not wrong
