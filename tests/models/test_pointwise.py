@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressm.models import pointwise
-from compressm.models.pointwise import gate_dropout_residual, gelu_dropout
+from compressm.models.pointwise import gate_dropout_residual, gelu_dropout, glu_dropout_residual
 
 SHAPES = [(1, 1), (3, 5), (7, 1025), (2, 50, 8), (300, 41)]
 
@@ -135,3 +135,26 @@ def test_operators_are_registered_correctly() -> None:
     seed = torch.tensor([12345])
     torch.library.opcheck(pointwise._gelu_dropout, (y, seed, 0.2))
     torch.library.opcheck(pointwise._gate, (y, a, b, seed, 0.2))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.25])
+@pytest.mark.parametrize("channels", [6, 64, 70])
+def test_one_product_or_two_give_the_same_gated_unit(channels: int, p: float) -> None:
+    """The operands of the gate as halves of one matrix (many channels) and as two matrices (few)."""
+    torch.manual_seed(4)
+    x, hidden = torch.randn(2, 41, channels, requires_grad=True), torch.randn(2, 41, 5, requires_grad=True)
+    weight = torch.randn(2 * channels, 5, requires_grad=True)
+    bias = torch.randn(2 * channels, requires_grad=True)
+    operands = (x, hidden, weight, bias)
+    torch.manual_seed(9)
+    one = glu_dropout_residual(*operands, p)
+    grads = torch.autograd.grad(one.square().sum(), operands)
+    torch.manual_seed(9)
+    a, b = (
+        F.linear(hidden, weight[:channels], bias[:channels]),
+        F.linear(hidden, weight[channels:], bias[channels:]),
+    )
+    two = gate_dropout_residual(x, a, b, p)
+    torch.testing.assert_close(one, two)
+    for g, expected in zip(grads, torch.autograd.grad(two.square().sum(), operands), strict=True):
+        torch.testing.assert_close(g, expected, rtol=1e-4, atol=1e-4)

@@ -1,50 +1,10 @@
 """The residual block of the paper, around any state-space layer."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressm.layers import StateSpaceLayer
-from compressm.models.pointwise import gate_dropout_residual, gelu_dropout
-
-
-class MaskedBatchNorm(nn.Module):
-    """Batch normalisation over batch and time, without affine part, with padding left out of its statistics.
-
-    Args:
-        num_features: Channels ``H``.
-        momentum: Weight of the newest batch in the running statistics.
-        eps: Added to the variance.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, num_features: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise ``x`` ``(batch, L, H)`` or ``(batch, H)``.
-
-        Args:
-            x: Activations.
-            mask: ``(batch, L)``, true where an entry is data; padding is passed on as zero.
-        """
-        rows = x if mask is None else x[mask]
-        normalised = F.batch_norm(
-            rows.reshape(-1, x.shape[-1]),
-            self.running_mean,
-            self.running_var,
-            training=self.training,
-            momentum=self.momentum,
-            eps=self.eps,
-        )
-        if mask is None:
-            return normalised.view_as(x)
-        return torch.zeros_like(x).masked_scatter(mask[..., None], normalised.to(x.dtype))
+from compressm.models.norm import MaskedBatchNorm
+from compressm.models.pointwise import gelu_dropout, glu_dropout_residual
 
 
 class Block(nn.Module):
@@ -64,10 +24,15 @@ class Block(nn.Module):
         self.dropout = dropout
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        final_state: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Map ``x`` ``(batch, L, H)`` to the same shape and the layer's last state."""
-        y, state = self.mixer(self.norm(x, mask), state)
+        """Map ``x`` ``(batch, L, H)`` to the same shape and the layer's last state, empty if not wanted."""
+        y, state = self.mixer(self.norm(x, mask), state, final_state=final_state)
         return self._feed(x, y), state
 
     def step(self, x_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -79,7 +44,4 @@ class Block(nn.Module):
         """GELU, dropout, GLU, dropout, residual."""
         p = self.dropout if self.training else 0.0
         hidden = gelu_dropout(y, p)
-        # The two halves of the GLU apart: each is contiguous, where the halves of one product are not.
-        (value, gate), (value_bias, gate_bias) = self.glu.weight.chunk(2), self.glu.bias.chunk(2)
-        a, b = F.linear(hidden, value, value_bias), F.linear(hidden, gate, gate_bias)
-        return gate_dropout_residual(x, a, b, p)
+        return glu_dropout_residual(x, hidden, self.glu.weight, self.glu.bias, p)

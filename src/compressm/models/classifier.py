@@ -1,15 +1,23 @@
 """Classify whole sequences: linear encoder, blocks, masked mean over time, linear head."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from compressm.layers import LRU, StateSpaceLayer
+from compressm.layers import LRU, S4D, S5, RotationSSM, StateSpaceLayer
 from compressm.models.block import Block
 
-MIXERS: dict[str, Callable[[int, int], StateSpaceLayer]] = {"lru": LRU}
+MIXERS: dict[str, Callable[[int, int], StateSpaceLayer]] = {
+    "lru": LRU,
+    "lru-bi": partial(LRU, bidirectional=True),
+    "s5": S5,
+    "s5-bi": partial(S5, bidirectional=True),
+    "s4d": S4D,
+    "rotation": RotationSSM,
+}
 """State-space layers by the name a model's ``mixer`` takes: ``name -> (model_dim, state_dim) -> layer``."""
 
 
@@ -111,7 +119,7 @@ class SequenceClassifier(nn.Module):
         mask = None if lengths is None else _mask(lengths, x.shape[0], x.shape[1])
         hidden = self.encoder(x)
         for block in self._blocks():
-            hidden, _ = block(hidden, mask=mask)
+            hidden, _ = block(hidden, mask=mask, final_state=False)
         if mask is None:
             return self._classify(hidden.mean(dim=1))
         total = (hidden * mask[..., None]).sum(dim=1)

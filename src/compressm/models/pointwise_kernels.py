@@ -86,6 +86,9 @@ def _mix(h: Any) -> Any:
 @compiled
 def _fill(kept: Any, start: Any, seed: Any, threshold: Any, scale: Any) -> None:
     """Write ``scale`` where dropout keeps element ``start + i``, else 0."""
+    if threshold == 0:
+        kept[:] = scale
+        return
     low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
     for i in range(kept.size):
         # Two rounds with half of the seed each: after one alone, two seeds would permute the same mask.
@@ -171,37 +174,51 @@ def gelu_dropout_backward(arguments: Any) -> None:
         _gelu_backward(y[start:stop], kept, grad[start:stop], grad_y[start:stop])
 
 
-def gate(arguments: Any) -> None:
-    """``out = x + a * sigmoid(b) * kept``. Arrays: x, a, b, out."""
-    words = carray(arguments, (10,))
+@compiled
+def _gate_setting(words: Any) -> Any:
+    """Width of a row, stride of rows of a and b, and this worker's first and last row."""
     number, workers = worker(words)
-    first, last = _share(words[2], number, workers)
+    rows = words[2] // words[6]
+    return words[6], words[7], rows, rows * number // workers, rows * (number + 1) // workers
+
+
+def gate(arguments: Any) -> None:
+    """``out = x + a * sigmoid(b) * kept``, row by row.
+
+    Words after the setting: width of a row, stride of the rows of a and b. Arrays: x, a, b, out.
+    """
+    words = carray(arguments, (12,))
+    width, stride, rows, first, last = _gate_setting(words)
     seed, threshold, scale = _setting(words)
-    x, a = carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[7]), (words[2],))
-    b, out = carray(float32_pointer(words[8]), (words[2],)), carray(float32_pointer(words[9]), (words[2],))
-    mask = np.empty(CHUNK, np.float32)
-    for start in range(first, last, CHUNK):
-        stop = min(start + CHUNK, last)
-        kept = mask[: stop - start]
-        _fill(kept, np.uint32(start), seed, threshold, scale)
-        _gate(x[start:stop], a[start:stop], b[start:stop], kept, out[start:stop])
+    x, out = (
+        carray(float32_pointer(words[8]), (rows, width)),
+        carray(float32_pointer(words[11]), (rows, width)),
+    )
+    a, b = (
+        carray(float32_pointer(words[9]), (rows, stride)),
+        carray(float32_pointer(words[10]), (rows, stride)),
+    )
+    kept = np.empty(width, np.float32)
+    for row in range(first, last):
+        _fill(kept, np.uint32(row * width), seed, threshold, scale)
+        _gate(x[row], a[row, :width], b[row, :width], kept, out[row])
 
 
 def gate_backward(arguments: Any) -> None:
-    """Gradients of a and b. Arrays: a, b, grad, grad_a, grad_b."""
-    words = carray(arguments, (11,))
-    number, workers = worker(words)
-    first, last = _share(words[2], number, workers)
+    """Gradients of a and b, with their strides. Words as :func:`gate`. Arrays: a, b, grad, grad_a, grad_b."""
+    words = carray(arguments, (13,))
+    width, stride, rows, first, last = _gate_setting(words)
     seed, threshold, scale = _setting(words)
-    a, b = carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[7]), (words[2],))
-    grad = carray(float32_pointer(words[8]), (words[2],))
-    grad_a = carray(float32_pointer(words[9]), (words[2],))
-    grad_b = carray(float32_pointer(words[10]), (words[2],))
-    mask = np.empty(CHUNK, np.float32)
-    for start in range(first, last, CHUNK):
-        stop = min(start + CHUNK, last)
-        kept = mask[: stop - start]
-        _fill(kept, np.uint32(start), seed, threshold, scale)
+    a, b = (
+        carray(float32_pointer(words[8]), (rows, stride)),
+        carray(float32_pointer(words[9]), (rows, stride)),
+    )
+    grad = carray(float32_pointer(words[10]), (rows, width))
+    grad_a = carray(float32_pointer(words[11]), (rows, stride))
+    grad_b = carray(float32_pointer(words[12]), (rows, stride))
+    kept = np.empty(width, np.float32)
+    for row in range(first, last):
+        _fill(kept, np.uint32(row * width), seed, threshold, scale)
         _gate_backward(
-            a[start:stop], b[start:stop], kept, grad[start:stop], grad_a[start:stop], grad_b[start:stop]
+            a[row, :width], b[row, :width], kept, grad[row], grad_a[row, :width], grad_b[row, :width]
         )
