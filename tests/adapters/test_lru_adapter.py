@@ -141,5 +141,5 @@ def test_a_full_feedthrough_is_refused() -> None:
 
     torch.manual_seed(3)
     layer = LRU(3, 8)
-    with pytest.raises(ValueError, match="D is a vector"):
+    with pytest.raises(ValueError, match="the D of an LRU is a vector"):
         ADAPTER.write_back(layer, singular_perturbation(ADAPTER.system(layer), 4, "real"))

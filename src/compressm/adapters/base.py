@@ -2,13 +2,56 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from compressm.lti import DiagonalSystem, Reduction
+from compressm.adapters.weighting import Weighting
+from compressm.lti import DiagonalSystem, Realization
 
 Move = Callable[[Tensor], Tensor]
+
+
+class LayerReduction(Protocol):
+    """A smaller form of a layer; :class:`compressm.lti.Reduction` for a layer of one system."""
+
+    @property
+    def order(self) -> int:
+        """States that are left."""
+        ...
+
+    @property
+    def kept(self) -> int:
+        """Hankel singular values that are left."""
+        ...
+
+    @property
+    def error(self) -> float | None:
+        """H-infinity norm of the difference that the reduction makes; None where it is not computed."""
+        ...
+
+    @property
+    def error_bound(self) -> float | None:
+        """A bound known beforehand; None where none holds."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """Why there are fewer states than asked for; empty otherwise."""
+        ...
+
+
+class LayerBalancing(Protocol):
+    """A layer in balanced coordinates; :class:`compressm.lti.Balancing` for a layer of one system."""
+
+    @property
+    def hankel_singular_values(self) -> Tensor:
+        """What ranks the states: descending, float64."""
+        ...
+
+    def truncate(self, order: int | None = None, *, keep: int | None = None) -> LayerReduction:
+        """Keep ``order`` states, or ``keep`` Hankel singular values."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +77,9 @@ class LTIAdapter(Protocol):
     Implement the three methods and the attribute for a layer of your own, then
     ``compressm.register(MyLayer, MyAdapter())``. Adapters are pure: they read the layer and return values;
     only the compressor writes.
+
+    A layer that is more than one system (:class:`BalancesItself`) also has
+    ``balance(layer, realization, weighting)``, which returns a :class:`LayerBalancing`.
     """
 
     @property
@@ -49,11 +95,26 @@ class LTIAdapter(Protocol):
         """The linear map that the layer applies, ``y_k = Re(C x_k) + D u_k``."""
         ...
 
-    def write_back(self, layer: Any, reduction: Reduction) -> Mapping[str, ParameterUpdate]:
+    def write_back(self, layer: Any, reduction: Any) -> Mapping[str, ParameterUpdate]:
         """The layer's parameters, by name, that realise ``reduction.system``.
+
+        ``reduction`` is a :class:`compressm.lti.Reduction`, unless the adapter balances by itself.
 
         Raises:
             ValueError: If the layer cannot represent that system.
+        """
+        ...
+
+
+@runtime_checkable
+class BalancesItself(Protocol):
+    """An adapter of layers that are more than one system."""
+
+    def balance(self, layer: Any, realization: Realization, weighting: Weighting) -> LayerBalancing:
+        """Balance the layer as a whole.
+
+        Raises:
+            ValueError: If the layer cannot be weighted in that way.
         """
         ...
 
@@ -79,6 +140,19 @@ class CompressibleLayer:
         """
         try:
             return self.adapter.system(self.module)
+        except ValueError as error:
+            raise ValueError(f"layer {self.name!r}: {error}") from error
+
+    def balance(self, realization: Realization, weighting: Weighting) -> LayerBalancing:
+        """Balance the layer, weighted by what is known of its signals.
+
+        Raises:
+            ValueError: Naming the layer, if it is unstable or not finite, or cannot be weighted so.
+        """
+        try:
+            if isinstance(self.adapter, BalancesItself):
+                return self.adapter.balance(self.module, realization, weighting)
+            return weighting.balance(self.adapter.system(self.module), realization)
         except ValueError as error:
             raise ValueError(f"layer {self.name!r}: {error}") from error
 

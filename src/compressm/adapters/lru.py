@@ -7,8 +7,17 @@ from torch import Tensor
 
 from compressm.adapters.base import ParameterUpdate
 from compressm.adapters.basis import BasisChange
+from compressm.adapters.bidirectional import balance_both_ways
+from compressm.adapters.parameters import (
+    check_vector_feedthrough,
+    double,
+    pair,
+    scaled_alike,
+    unpair,
+)
+from compressm.adapters.weighting import Weighting
 from compressm.layers import LRU
-from compressm.lti import DiagonalSystem, Reduction
+from compressm.lti import Balancing, DiagonalSystem, Realization, Reduction
 
 # A mode this fast (|λ| < 2e-22) forgets its input at once in any precision, and log(-log|λ|) stays finite.
 FASTEST_DECAY = 50.0
@@ -25,17 +34,21 @@ class LRUAdapter:
 
     @torch.no_grad()
     def system(self, layer: LRU) -> DiagonalSystem:
-        """``(log λ, γ B, C, D)`` in double precision; ``log λ`` straight from ``nu`` and ``theta``."""
-        log_A = torch.complex(-torch.exp(_double(layer.nu)), _double(layer.theta))
-        gamma = torch.exp(_double(layer.gamma_log))[:, None]
-        B, C = _double(layer.B), _double(layer.C)
-        return DiagonalSystem(
-            None,
-            gamma * torch.complex(B[0], B[1]),
-            torch.complex(C[0], C[1]),
-            _double(layer.D),
-            log_A=log_A,
-        )
+        """``(log λ, γ B, C, D)`` in double precision; ``log λ`` straight from ``nu`` and ``theta``.
+
+        Of a bidirectional layer it has the outputs of the forward direction and, below them, those of the
+        backward one, without the direct term.
+        """
+        log_A = torch.complex(-torch.exp(double(layer.nu)), double(layer.theta))
+        gamma = torch.exp(double(layer.gamma_log))[:, None]
+        D = None if layer.bidirectional else double(layer.D)
+        return DiagonalSystem(None, gamma * unpair(layer.B), unpair(layer.C), D, log_A=log_A)
+
+    def balance(self, layer: LRU, realization: Realization, weighting: Weighting) -> Balancing:
+        """Balance the system; of a bidirectional layer both directions with one basis."""
+        if layer.bidirectional:
+            return balance_both_ways(self.system(layer), realization, weighting)
+        return weighting.balance(self.system(layer), realization)
 
     @torch.no_grad()
     def write_back(self, layer: LRU, reduction: Reduction) -> Mapping[str, ParameterUpdate]:
@@ -48,16 +61,12 @@ class LRUAdapter:
         Raises:
             ValueError: If the reduction changed the feed-through to a full matrix, which an LRU has not.
         """
-        if reduction.system.D is not None and reduction.system.D.dim() != 1:
-            raise ValueError(
-                "an LRU's D is a vector, and this reduction (singular perturbation) needs a full matrix; "
-                "use balanced truncation"
-            )
+        check_vector_feedthrough("an LRU", reduction.system)
         decay = -reduction.system.log_A.real.clamp(min=-FASTEST_DECAY)
         gamma = torch.sqrt(-torch.expm1(-2 * decay))
-        reduction = reduction.rescaled(_balancing_scale(reduction.system, gamma))
+        reduction = scaled_alike(reduction, gamma).reduction
         system, change = reduction.system, BasisChange.of(reduction)
-        old_gamma = torch.exp(_double(layer.gamma_log))[:, None]
+        old_gamma = torch.exp(double(layer.gamma_log))[:, None]
         new_gamma = gamma[:, None]
 
         def move_B(moment: Tensor) -> Tensor:
@@ -70,26 +79,10 @@ class LRUAdapter:
             "nu": ParameterUpdate(torch.log(decay)),
             "theta": ParameterUpdate(torch.remainder(system.log_A.imag, 2 * torch.pi)),
             "gamma_log": ParameterUpdate(torch.log(gamma)),
-            "B": ParameterUpdate(_pair(system.B / new_gamma), move_B, move_B_squared),
+            "B": ParameterUpdate(pair(system.B / new_gamma), move_B, move_B_squared),
             "C": ParameterUpdate(
-                _pair(system.C),
+                pair(system.C),
                 change.output_moment,
                 lambda moment: change.output_moment(moment, squared=True),
             ),
         }
-
-
-def _balancing_scale(system: DiagonalSystem, gamma: Tensor) -> Tensor:
-    """Divisor of each row of B that gives it the norm of C's column; 1 for a mode without effect."""
-    row = torch.linalg.vector_norm(system.B, dim=1) / gamma
-    column = torch.linalg.vector_norm(system.C, dim=0)
-    scale = torch.sqrt(row / column)
-    return torch.where((row > 0) & (column > 0), scale, torch.ones_like(scale)).to(system.B.dtype)
-
-
-def _double(parameter: Tensor) -> Tensor:
-    return parameter.detach().to("cpu", torch.float64)
-
-
-def _pair(matrix: Tensor) -> Tensor:
-    return torch.stack((matrix.real, matrix.imag))

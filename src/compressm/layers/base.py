@@ -22,8 +22,14 @@ class StateSpaceLayer(nn.Module, ABC):
         """States ``N`` as they are now."""
 
     @abstractmethod
-    def forward(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run whole sequences ``(batch, L, H)``; returns outputs of that shape and the last state."""
+    def forward(
+        self, u: Tensor, state: Tensor | None = None, *, final_state: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Run whole sequences ``(batch, L, H)``; returns outputs of that shape and the last state.
+
+        Without ``final_state``, which costs some forms of the recurrence as much as the outputs, an empty
+        tensor stands in its place.
+        """
 
     @abstractmethod
     def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

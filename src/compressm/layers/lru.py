@@ -5,16 +5,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from compressm.layers.base import StateSpaceLayer
-from compressm.scan import lti_scan
+from compressm.layers.arguments import check_ring, check_sizes
+from compressm.layers.modal import ModalLayer
 
 
-class LRU(StateSpaceLayer):
+class LRU(ModalLayer):
     r"""Linear Recurrent Unit: ``x_k = λ x_{k-1} + γ B u_k``, ``y_k = Re(C x_k) + D u_k``.
 
     The eigenvalues are stable by construction: ``λ = exp(-exp(nu) + i theta)``. Complex quantities are kept
-    as real pairs with a leading dimension of 2 (real part, imaginary part), so that projections are single
-    real matrix products and nothing complex meets autocast, ``torch.compile`` or a checkpoint.
+    as real pairs with a leading dimension of 2 (real part, imaginary part).
 
     Initialisation (Orvieto et al., section 3): ``λ`` uniform on the ring ``r_min <= |λ| <= r_max`` with phase
     in ``[0, max_phase]``, ``γ = sqrt(1 - |λ|²)``, real and imaginary parts of ``B`` normal with deviation
@@ -26,9 +25,10 @@ class LRU(StateSpaceLayer):
         r_min: Inner radius of the ring of eigenvalues, in ``[0, r_max)``.
         r_max: Outer radius, in ``(r_min, 1)``.
         max_phase: Largest initial phase, in radians.
+        bidirectional: Also run backward in time, with the same ``λ`` and ``B``, and add the two outputs.
 
-    Parameters: ``nu``, ``theta``, ``gamma_log`` of shape ``(N,)``; ``B`` ``(2, N, H)``; ``C`` ``(2, H, N)``;
-    ``D`` ``(H,)``.
+    Parameters: ``nu``, ``theta``, ``gamma_log`` of shape ``(N,)``; ``B`` ``(2, N, H)``; ``C`` ``(2, H, N)``,
+    or ``(2, 2H, N)`` if bidirectional (forward outputs, then backward ones); ``D`` ``(H,)``.
 
     Raises:
         ValueError: If a size is below 1 or the ring is not inside the unit circle.
@@ -42,31 +42,29 @@ class LRU(StateSpaceLayer):
         r_min: float = 0.9,
         r_max: float = 0.999,
         max_phase: float = 6.28,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        for name, size in (("input_dim", input_dim), ("state_dim", state_dim)):
-            if size < 1:
-                raise ValueError(f"LRU: {name} is {size}; it must be at least 1")
-        if not 0 <= r_min < r_max < 1:
-            raise ValueError(f"LRU: the ring [{r_min}, {r_max}] must satisfy 0 <= r_min < r_max < 1")
+        check_sizes("LRU", input_dim=input_dim, state_dim=state_dim)
+        check_ring("LRU", r_min, r_max)
+        outputs = 2 * input_dim if bidirectional else input_dim
         squared_radius = r_min**2 + (r_max**2 - r_min**2) * torch.rand(state_dim)
         self.nu = nn.Parameter(torch.log(-0.5 * torch.log(squared_radius)))
         self.theta = nn.Parameter(max_phase * torch.rand(state_dim))
         self.gamma_log = nn.Parameter(0.5 * torch.log1p(-squared_radius))
         self.B = nn.Parameter(torch.randn(2, state_dim, input_dim) / math.sqrt(2 * input_dim))
-        self.C = nn.Parameter(torch.randn(2, input_dim, state_dim) / math.sqrt(state_dim))
+        self.C = nn.Parameter(torch.randn(2, outputs, state_dim) / math.sqrt(state_dim))
         self.D = nn.Parameter(torch.randn(input_dim))
-
-    # Sizes are read off the parameters, which a cut replaces: a stored copy could only disagree.
-    @property
-    def input_dim(self) -> int:
-        """Channels ``H``."""
-        return self.B.shape[2]
 
     @property
     def state_dim(self) -> int:
         """Complex states ``N``."""
         return self.B.shape[1]
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether the layer also runs backward in time."""
+        return self.C.shape[1] != self.input_dim
 
     def eigenvalues(self) -> Tensor:
         """The eigenvalues as a real pair ``(2, N)``."""
@@ -77,59 +75,6 @@ class LRU(StateSpaceLayer):
         """``γ B``, the input matrix of the recurrence, as a real pair ``(2, N, H)``."""
         return torch.exp(self.gamma_log)[:, None] * self.B
 
-    def forward(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run a whole sequence.
-
-        Args:
-            u: Inputs ``(batch, L, H)``.
-            state: State before the first input, ``(batch, 2, N)``; zero if not given.
-
-        Returns:
-            Outputs ``(batch, L, H)`` and the state after the last input ``(batch, 2, N)``.
-
-        Raises:
-            ValueError: If the shapes do not fit the layer.
-        """
-        if u.dim() != 3 or u.shape[2] != self.input_dim:
-            raise ValueError(
-                f"LRU: inputs have shape {tuple(u.shape)}; expected (batch, L, {self.input_dim})"
-            )
-        self._check_state(u.shape[0], state)
-        y, state = lti_scan(u, self.eigenvalues(), self.input_matrix(), self.C, state)
-        return torch.addcmul(y, u, self.D), state
-
-    def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Take one input, for streaming.
-
-        Args:
-            u_k: One input for each sequence, ``(batch, H)``.
-            state: State before it, ``(batch, 2, N)``; zero if not given.
-
-        Returns:
-            The output ``(batch, H)`` and the state after it ``(batch, 2, N)``.
-
-        Raises:
-            ValueError: If the shapes do not fit the layer.
-        """
-        if u_k.dim() != 2 or u_k.shape[1] != self.input_dim:
-            raise ValueError(f"LRU: input has shape {tuple(u_k.shape)}; expected (batch, {self.input_dim})")
-        self._check_state(u_k.shape[0], state)
-        x_re, x_im = torch.einsum("bh,cnh->cbn", u_k, self.input_matrix())
-        if state is not None:
-            a_re, a_im = self.eigenvalues()
-            s_re, s_im = state[:, 0], state[:, 1]
-            x_re, x_im = x_re + a_re * s_re - a_im * s_im, x_im + a_re * s_im + a_im * s_re
-        y = x_re @ self.C[0].T - x_im @ self.C[1].T + self.D * u_k
-        return y, torch.stack((x_re, x_im), dim=1)
-
-    def _check_state(self, batch: int, state: Tensor | None) -> None:
-        expected = (batch, 2, self.state_dim)
-        if state is not None and state.shape != expected:
-            raise ValueError(
-                f"LRU: the state has shape {tuple(state.shape)}; expected {expected}. "
-                "A state from before a cut does not fit afterwards: start the sequence anew"
-            )
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        return f"input_dim={self.input_dim}, state_dim={self.state_dim}"
+    def output_matrix(self) -> Tensor:
+        """``C`` as it is stored, ``(2, H, N)`` or ``(2, 2H, N)``."""
+        return self.C

@@ -53,7 +53,25 @@ def modal_truncation(system: DiagonalSystem, order: int, kind: ModalScore = "h2"
     """
     Request(order, None).checked(system.state_dim, system.state_dim)
     ranking = torch.argsort(modal_scores(system, kind), descending=True, stable=True)
-    indices = torch.sort(ranking[:order]).values
+    return select_states(system, torch.sort(ranking[:order]).values)
+
+
+def select_states(system: DiagonalSystem, indices: Tensor) -> Reduction:
+    """Keep the states ``indices`` as they are, in that order.
+
+    Returns:
+        The reduction, in complex form, without an error bound; ``right`` and ``left`` select.
+
+    Raises:
+        ValueError: If there are no indices, one is out of range or there twice.
+    """
+    order = len(indices)
+    wrong = order == 0 or len(set(indices.tolist())) < order
+    if wrong or not bool(((indices >= 0) & (indices < system.state_dim)).all()):
+        raise ValueError(
+            f"select_states: indices must be different states in 0..{system.state_dim - 1}, got "
+            f"{indices.tolist()}"
+        )
     X, Y = selection(indices, system.state_dim, "complex")
     real_modes = torch.zeros(order, dtype=torch.bool)
     B, C = project(system, X, Y, real_modes, "complex")
