@@ -8,10 +8,14 @@ keep a size for each layer, ``register`` makes your own layer known. The systems
 from compressm._version import __version__
 from compressm.adapters import register
 from compressm.compression import (
+    AutoSchedule,
     Compressor,
     EnergyRank,
+    ErrorBoundRank,
     FixedRank,
     FractionRank,
+    GlobalBudget,
+    Rollback,
     Schedule,
     compress,
     inspect,
@@ -20,10 +24,14 @@ from compressm.compression import (
 from compressm.models import load, save
 
 __all__ = [
+    "AutoSchedule",
     "Compressor",
     "EnergyRank",
+    "ErrorBoundRank",
     "FixedRank",
     "FractionRank",
+    "GlobalBudget",
+    "Rollback",
     "Schedule",
     "__version__",
     "compress",

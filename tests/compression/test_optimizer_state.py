@@ -123,6 +123,7 @@ def test_a_restarted_parameter_has_bias_correction_anew() -> None:
         optimizer,
         rank=compressm.FixedRank(3),
         schedule=compressm.Schedule(total_steps=1, stop=1.0, cuts=1),
+        reduction="balanced",
         realization="complex",  # reaches every size exactly
         optimizer_state="reset",
     )
@@ -142,6 +143,7 @@ def test_an_optimiser_without_a_rule_is_refused_before_anything_changes() -> Non
         optimizer,
         rank=compressm.FixedRank(3),
         schedule=compressm.Schedule(total_steps=1, stop=1.0, cuts=1),
+        reduction="balanced",
     )
     with pytest.raises(ValueError, match=r"Adamax keeps 'exp_inf' .* optimizer_state='reset'"):
         compressor.step()
@@ -151,6 +153,7 @@ def test_an_optimiser_without_a_rule_is_refused_before_anything_changes() -> Non
         optimizer,
         rank=compressm.FixedRank(3),
         schedule=compressm.Schedule(total_steps=1, stop=1.0, cuts=1),
+        reduction="balanced",
         realization="complex",  # reaches every size exactly
         optimizer_state="reset",
     ).step()

@@ -6,29 +6,18 @@ assigns. So a failed cut leaves model and optimiser as they were.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from compressm.adapters import CompressibleLayer, ParameterUpdate
+from compressm.adapters import CompressibleLayer, LayerBalancing, ParameterUpdate
 from compressm.compression.optimizer_state import OptimizerState, find_optimizer, plan_state, replace_value
 from compressm.compression.ranks import RankRule, Spectrum, Target
 from compressm.compression.record import LayerCut
-from compressm.lti import Balancing, balance
-
-Realization = Literal["real", "complex"]
-
-
-def check_realization(realization: str) -> None:
-    """Refuse an unknown form.
-
-    Raises:
-        ValueError: Naming the choices.
-    """
-    if realization not in get_args(Realization):
-        raise ValueError(f"realization is {realization!r}; choose one of {', '.join(get_args(Realization))}")
+from compressm.compression.reducers import Reducer
+from compressm.compression.signals import SignalRecorder
 
 
 @dataclass(frozen=True)
@@ -63,23 +52,29 @@ class CutPlan:
 def plan_cut(
     layers: Sequence[CompressibleLayer],
     rule: RankRule,
+    reducer: Reducer,
+    recorder: SignalRecorder,
     *,
     attempt: int,
     attempts: int,
     initial_state_dims: Mapping[str, int],
-    realization: Realization,
     optimizers: Sequence[Optimizer],
     optimizer_state: OptimizerState,
 ) -> CutPlan:
     """Balance every layer, ask the rule for sizes and compute what has to change.
 
     Raises:
+        RuntimeError: If signals that the reducer needs were not recorded.
         ValueError: Naming the layer, if one is unstable or not finite, or if its optimiser state cannot move.
     """
-    balancings = [balance(layer.system(), realization) for layer in layers]
+    balancings = [reducer.balance(layer, recorder.signals(layer.name)) for layer in layers]
     spectra = [
         Spectrum(
-            layer.name, balancing.hankel_singular_values, layer.state_dim, initial_state_dims[layer.name]
+            layer.name,
+            balancing.hankel_singular_values,
+            layer.state_dim,
+            initial_state_dims[layer.name],
+            reducer.name,
         )
         for layer, balancing in zip(layers, balancings, strict=True)
     ]
@@ -87,7 +82,7 @@ def plan_cut(
     cuts: list[LayerCut] = []
     assignments: list[_Assignment] = []
     for layer, balancing, target in zip(layers, balancings, targets, strict=True):
-        cut, updates = _cut_layer(layer, balancing, target, rule, realization)
+        cut, updates = _cut_layer(layer, balancing, target, rule, reducer)
         cuts.append(cut)
         for name, update in updates.items():
             parameter = getattr(layer.module, name)
@@ -98,7 +93,7 @@ def plan_cut(
 
 
 def _cut_layer(
-    layer: CompressibleLayer, balancing: Balancing, target: Target, rule: RankRule, realization: Realization
+    layer: CompressibleLayer, balancing: LayerBalancing, target: Target, rule: RankRule, reducer: Reducer
 ) -> tuple[LayerCut, Mapping[str, ParameterUpdate]]:
     old = layer.state_dim
     values = tuple(balancing.hankel_singular_values.tolist())
@@ -110,7 +105,8 @@ def _cut_layer(
         error=0.0,
         hankel_singular_values=values,
         kept_values=len(values),
-        realization=realization,
+        realization=reducer.realization,
+        reduction=reducer.name,
     )
     if target.order is not None and not rule.accepts(old, target.order):
         return untouched, {}
@@ -127,7 +123,8 @@ def _cut_layer(
         error=reduction.error,
         hankel_singular_values=values,
         kept_values=reduction.kept,
-        realization=realization,
+        realization=reducer.realization,
+        reduction=reducer.name,
         note=reduction.note,
     )
     return cut, layer.adapter.write_back(layer.module, reduction)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from compressm.adapters import find_layers
-from compressm.compression.cutting import Realization, check_realization
-from compressm.lti import Balancing, balance, energy_rank
+from compressm.adapters import LayerBalancing, Weighting, find_layers
+from compressm.compression.reducers import find_reducer
+from compressm.lti import Realization, energy_rank
 
 TOLERANCES = (0.001, 0.01, 0.02, 0.05, 0.1)
 
@@ -34,7 +34,7 @@ class LayerInspection:
     kept: dict[float, int]
 
 
-def _states(balancing: Balancing, keep: int, state_dim: int) -> int:
+def _states(balancing: LayerBalancing, keep: int, state_dim: int) -> int:
     """States after keeping ``keep`` values; a cut that would not shrink the layer is not made."""
     if keep >= len(balancing.hankel_singular_values):
         return state_dim
@@ -54,10 +54,10 @@ def inspect(
     Raises:
         ValueError: If the model has no known layer, or one is unstable or not finite.
     """
-    check_realization(realization)
+    reducer = find_reducer("balanced", realization)
     found = []
     for layer in find_layers(model):
-        balancing = balance(layer.system(), realization)
+        balancing = reducer.balance(layer, Weighting())
         values = balancing.hankel_singular_values
         total = values.sum()
         kept = {}

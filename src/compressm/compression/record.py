@@ -14,10 +14,11 @@ class LayerCut:
         new: States after; equal to ``old`` if the layer was left alone.
         error_bound: A priori bound on the H-infinity norm of the difference between the old and the new map,
             twice the sum of the discarded HSVs; 0 if the layer was left alone, None where no bound holds.
-        error: That norm itself, computed.
+        error: That norm itself, computed; None for layers where it is not.
         hankel_singular_values: Of the old layer, descending.
         kept_values: How many of them were kept.
         realization: "real" or "complex", the form that was balanced.
+        reduction: The method, by name.
         note: Why the layer got fewer states than the rule asked for; empty otherwise.
     """
 
@@ -25,11 +26,34 @@ class LayerCut:
     old: int
     new: int
     error_bound: float | None
-    error: float
+    error: float | None
     hankel_singular_values: tuple[float, ...]
     kept_values: int
     realization: str
+    reduction: str
     note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undone:
+    """A cut that the guard took back.
+
+    Attributes:
+        step: Optimiser steps after which the guard decided; the model is again as it was after the steps of
+            the cut.
+        before: The metric before the cut.
+        after: The metric when the guard decided.
+        tolerance: How much worse it was allowed to be.
+        sizes: States of each layer that were tried.
+        reason: The same in words.
+    """
+
+    step: int
+    before: float
+    after: float
+    tolerance: float
+    sizes: dict[str, int]
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +66,8 @@ class Cut:
         attempts: How many the schedule holds.
         seconds: Wall-clock time of the whole attempt.
         layers: One entry for each layer.
+        verdict: What the guard said of it: "" without a guard, "pending", "kept" or "undone".
+        undid: The cut that this attempt undid before it cut anew, less deeply or not at all.
     """
 
     step: int
@@ -49,6 +75,8 @@ class Cut:
     attempts: int
     seconds: float
     layers: tuple[LayerCut, ...]
+    verdict: str = ""
+    undid: Undone | None = None
 
     @property
     def changed(self) -> bool:
@@ -71,4 +99,5 @@ class Cut:
             LayerCut(**{**layer, "hankel_singular_values": tuple(layer["hankel_singular_values"])})
             for layer in record["layers"]
         )
-        return cls(**{**record, "layers": layers})
+        undid = record.get("undid")
+        return cls(**{**record, "layers": layers, "undid": None if undid is None else Undone(**undid)})

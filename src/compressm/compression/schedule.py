@@ -1,6 +1,67 @@
 """When to cut: by step, never tied to evaluation."""
 
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class SettledView(Protocol):
+    """What a schedule sees of the tracking (:class:`compressm.compression.tracking.HSVTracker`)."""
+
+    def settled(self, threshold: float) -> bool:
+        """Whether what a cut would keep has stopped changing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What is known after a step, for a schedule to decide on.
+
+    Attributes:
+        metric: Loss or score of this step, or of a validation that was just made, if there is one.
+        tracker: The tracking, with this step's check in it if the schedule wanted one.
+    """
+
+    metric: float | None = None
+    tracker: SettledView | None = None
+
+
+class CutSchedule(Protocol):
+    """Decides after every optimiser step whether to cut now."""
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts there are in all."""
+        ...
+
+    def needs_tracking(self, step: int) -> bool:
+        """Whether a check of the layers' Hankel singular values is wanted before ``due`` of this step."""
+        ...
+
+    def possible(self, step: int) -> bool:
+        """Whether an attempt may fall on ``step``, as far as is known now.
+
+        For what an attempt needs beforehand, such as signals recorded in the steps that lead up to it.
+        """
+        ...
+
+    def finished(self, step: int) -> bool:
+        """Whether all attempts have been made after ``due`` of this step."""
+        ...
+
+    def due(self, step: int, observation: Observation) -> int | None:
+        """The number of the attempt to make now, counted from 1, or None.
+
+        Called once after every step, in order.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a restart needs, in numbers and lists."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +106,32 @@ class Schedule:
         return tuple(
             round(self.total_steps * (self.start + width * j / self.cuts)) for j in range(1, self.cuts + 1)
         )
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts."""
+        return self.cuts
+
+    def needs_tracking(self, step: int) -> bool:  # noqa: ARG002 - the step count decides alone
+        """Never."""
+        return False
+
+    def possible(self, step: int) -> bool:
+        """Whether an attempt falls on ``step``."""
+        return step in self.steps
+
+    def finished(self, step: int) -> bool:
+        """Whether ``step`` is not before the last attempt."""
+        return step >= self.steps[-1]
+
+    def due(self, step: int, observation: Observation | None = None) -> int | None:  # noqa: ARG002
+        """The attempt that falls on ``step``, whatever was observed."""
+        return self.steps.index(step) + 1 if step in self.steps else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing moves here: empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+        del state
