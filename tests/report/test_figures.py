@@ -18,8 +18,9 @@ from compressm.report import (
     training_figure,
 )
 from compressm.report.figure_spectra import normalised_spectrum
-from compressm.report.figure_style import plain_power, thinned
+from compressm.report.figure_style import plain_power, strokes, thinned
 from compressm.report.figure_training import mean_series
+from compressm.report.groups import group_runs
 
 
 def marked(axes, gid):
@@ -55,6 +56,21 @@ def test_means_of_one_arm_are_joined_across_sizes_in_its_colour(sample, tmp_path
     assert tuple(own.get_xdata()) == (8.0, 16.0)
     assert own.get_color() == "#0072B2"
     assert other.get_color() not in (own.get_color(), "#D55E00")
+
+
+def test_a_thin_line_is_a_standard_deviation_to_each_side(study):
+    (axes,) = accuracy_figure(study).axes
+    lines = sorted(tuple(np.round(line.get_segments()[0][:, 1], 4)) for line in axes.collections)
+    sd = [np.std(scores, ddof=1) for scores in ((73.8, 75.6, 72.6), (86.1, 86.7, 85.7), (87.0, 87.6, 86.6))]
+    means = (74.0, 86.1667, 87.0667)
+    assert np.allclose(lines, [(m - s, m + s) for m, s in zip(means, sd, strict=True)], atol=1e-3)
+
+
+def test_sixteen_other_arms_can_be_told_apart(sample, tmp_path):
+    for number in range(16):
+        sample.run(tmp_path / str(number), arm=f"arm{number:02}")
+    groups = group_runs(read_runs([tmp_path]))
+    assert len({(look.colour, look.marker) for look in strokes(groups)}) == 16
 
 
 def test_accuracy_has_a_panel_for_every_task(sample, tmp_path):

@@ -159,3 +159,54 @@ def test_learning_beats_guessing(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=150, model=ModelConfig(num_layers=1, model_dim=8, state_dim=24))
     result = train(config, RunFolder(tmp_path / "run"))
     assert result.test.accuracy > 0.8
+
+
+def test_a_cut_that_the_guard_takes_back_leaves_the_run_as_without_cuts(tmp_path: Path) -> None:
+    """The first and the last cut are undone; metrics are those of an uncut run, cuts stay on record."""
+    harsh = CompressionConfig(rank=3, stop=0.5, cuts=2, guard=0.0, patience=5)
+    config = replace(CONFIG, compression=harsh, validate_every=100)
+    worse = iter(range(1000))
+    folder = RunFolder(tmp_path / "guarded")
+    with pytest.MonkeyPatch.context() as patch:
+
+        class Falling:
+            """A validation that gets worse with every look."""
+
+            def __init__(self, *_: Any) -> None:
+                self.loss, self.accuracy = 1.0, -float(next(worse))
+
+        patch.setattr("compressm.training.loop.evaluate", Falling)
+        train(config, folder)
+    train(replace(CONFIG, compression=CompressionConfig(), validate_every=100), RunFolder(tmp_path / "plain"))
+    guarded, plain = (
+        [
+            (line["step"], line["loss"])
+            for line in lines(tmp_path / name / "metrics.jsonl")
+            if line["kind"] == "train" and line["step"] % 10 == 0 and line["step"] > 30
+        ]
+        for name in ("guarded", "plain")
+    )
+    assert guarded == plain
+    cuts = lines(tmp_path / "guarded" / "cuts.jsonl")
+    assert [cut["step"] for cut in cuts] == [10] * 4 + [20] * 4
+    assert [cut["undid"] is not None for cut in cuts] == [False, True, True, True] * 2
+    assert compressm.load(tmp_path / "guarded" / "model").state_dims == [12, 12]
+
+
+def test_the_automatic_schedule_and_tracking_in_a_run(tmp_path: Path) -> None:
+    settings = CompressionConfig(rank=3, schedule="auto", cuts=2, latest=0.8, track_every=10)
+    result = train(replace(CONFIG, compression=settings), RunFolder(tmp_path / "run"))
+    assert result.model.state_dims == [3, 3]
+    assert all(2 <= record.step <= 32 for record in result.records)
+    checks = lines(tmp_path / "run" / "hsv.jsonl")
+    assert {check["step"] for check in checks} >= {10, 20, 30, 40}
+    assert all(check["hankel_singular_values"] for check in checks)
+
+
+@pytest.mark.parametrize(
+    "reduction", ["gradients", "covariance", "modal", "modal-hinf", "random", "smallest"]
+)
+def test_every_reduction_trains(tmp_path: Path, reduction: Any) -> None:
+    settings = CompressionConfig(fraction=0.25, stop=0.5, reduction=reduction)
+    result = train(replace(CONFIG, compression=settings), RunFolder(tmp_path / "run"))
+    assert result.model.state_dims <= [3, 3]

@@ -2,23 +2,27 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import compressm
+from compressm.cli.progress import describe_error
 from compressm.compression.oneshot import compress_with_record
-from compressm.data import load
+from compressm.data import Batches, Splits, load
 from compressm.models import SequenceClassifier
-from compressm.training import RunFolder
+from compressm.training import CompressionConfig, RunFolder, TrainConfig
 from compressm.training import evaluate as score
-from compressm.training.config import CompressionConfig
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 FLOOR_DECADES = 8
+CALIBRATION_SEQUENCES = 256
 
 
 def inspect(run: Path, realization: Literal["real", "complex"] = "real") -> None:
@@ -102,19 +106,35 @@ def compress(run: Path, out: Path, settings: CompressionConfig, data_dir: Path |
     model = _load(run)
     splits = load(config.task, data_dir=data_dir or config.data_dir)
     before = score(model, splits.test)
-    cut = compress_with_record(model, rank=rule, realization=settings.realization)
+    cut = compress_with_record(
+        model,
+        rank=rule,
+        calibration=_calibration(splits, config),
+        loss=cross_entropy,
+        realization=settings.realization,
+        reduction=settings.reduction,
+    )
     after = score(model, splits.test)
     compressm.save(model, out)
     (out / "cut.json").write_text(json.dumps(cut.to_dict()) + "\n", encoding="utf-8")
     for layer in cut.layers:
         console.print(
-            f"{layer.name}: {layer.old} -> {layer.new} states, error {layer.error:.3g} "
-            f"(bound {layer.error_bound:.3g})",
+            f"{layer.name}: {layer.old} -> {layer.new} states{describe_error(layer)}",
             highlight=False,
         )
     console.print(
         f"test accuracy {before.accuracy:.2%} -> {after.accuracy:.2%}; saved in {out}", highlight=False
     )
+
+
+def _calibration(
+    splits: Splits, config: TrainConfig
+) -> Iterator[tuple[tuple[Tensor, Tensor | None], Tensor]]:
+    """A few batches of the training data, in the order of the run's seed."""
+    batches = Batches(splits.train, config.batch_size, config.seed)
+    for _ in range(-(-CALIBRATION_SEQUENCES // config.batch_size)):
+        inputs, targets, lengths = next(batches)
+        yield (inputs, lengths), targets
 
 
 def _load(run: Path) -> SequenceClassifier:

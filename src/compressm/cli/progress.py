@@ -6,8 +6,27 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from compressm.compression import Cut, LayerCut
 from compressm.training import Progress
 from compressm.training.loop import Watcher
+
+
+def describe_error(layer: LayerCut) -> str:
+    """``, error 0.3 (bound 2)``: what a cut does to the layer's map, as far as it is known."""
+    if layer.error is None:
+        return ""
+    bound = "" if layer.error_bound is None else f" (bound {layer.error_bound:.2g})"
+    return f", error {layer.error:.2g}{bound}"
+
+
+def describe_cut(cut: Cut) -> list[str]:
+    """A line for every layer of a cut, and one for what the guard took back."""
+    lines = [] if cut.undid is None else [f"step {cut.undid.step}, cut undone: {cut.undid.reason}"]
+    lines += [
+        f"step {cut.step}, {layer.name} {layer.old} -> {layer.new} states{describe_error(layer)}"
+        for layer in cut.layers
+    ]
+    return lines
 
 
 class RunDisplay:
@@ -42,19 +61,16 @@ class RunDisplay:
 
     def watch(self, name: str, steps: int) -> Watcher:
         """A watcher that shows one run under ``name``."""
-        task = self._bars.add_task(name, total=steps, facts="waiting")
+        # Its clock starts with its first sign of life: other runs may come before it.
+        task = self._bars.add_task(name, total=steps, facts="waiting", start=False)
 
         def show(progress: Progress) -> None:
+            self._bars.start_task(task)
             sizes = "+".join(map(str, progress.states))
             facts = f"loss {progress.loss:.3f}  acc. {progress.accuracy:6.1%}  {sizes} states"
             self._bars.update(task, completed=progress.step, facts=facts)
             if progress.cut is not None:
-                for layer in progress.cut.layers:
-                    bound = "no bound" if layer.error_bound is None else f"bound {layer.error_bound:.2g}"
-                    self._bars.console.print(
-                        f"{name}: step {progress.step}, {layer.name} {layer.old} -> {layer.new} states, "
-                        f"error {layer.error:.2g} ({bound})",
-                        highlight=False,
-                    )
+                for line in describe_cut(progress.cut):
+                    self._bars.console.print(f"{name}: {line}", highlight=False)
 
         return show

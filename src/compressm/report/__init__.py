@@ -5,8 +5,10 @@ print_summary(runs)
 write_report(runs, "report.html")
 """
 
+from .checks import Check
 from .figure_accuracy import accuracy_figure
 from .figure_spectra import spectra_figure
+from .figure_tracks import tracks_figure
 from .figure_training import speed_figure, training_figure
 from .figures import save_figures
 from .headline import Headline, headline
@@ -18,6 +20,7 @@ from .table import Column, Row, Table, to_html, to_markdown, to_rich
 from .terminal import print_summary
 
 __all__ = [
+    "Check",
     "Column",
     "Cut",
     "Headline",
@@ -41,6 +44,7 @@ __all__ = [
     "to_html",
     "to_markdown",
     "to_rich",
+    "tracks_figure",
     "training_figure",
     "write_report",
 ]

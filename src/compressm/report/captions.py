@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from .figure_spectra import MOST_LAYERS, run_with_spectra
+from .figure_tracks import run_with_tracks
 from .groups import group_runs
 from .metric import metric_of
 from .runs import Run
@@ -15,12 +16,13 @@ def captions(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
     good = "Higher is better" if metric.key == "accuracy" else "Lower is better"
     full = " The dashed line is the full model." if "full" in arms else ""
     several = any(len(group.runs) > 1 for group in group_runs(runs))
+    spread = ", the upright line a standard deviation to each side" if several else ""
     bundles = " Pale lines are single seeds, strong lines their means." if several else ""
     tested = " Open marks at the end are test results." if any(run.test is not None for run in runs) else ""
     return {
         "accuracy": (
             f"Test {metric.key} against the size of the state at the end.",
-            f"Every mark is one seed, every bar the mean of a setting. {good}, and further left is "
+            f"Every mark is one seed, every bar the mean of a setting{spread}. {good}, and further left is "
             f"smaller.{full}",
         ),
         "spectra": ("How much each state contributes, at every check.", _spectra(run_with_spectra(runs))),
@@ -29,6 +31,7 @@ def captions(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
             "Above: states per layer, falling at each cut. "
             f"Below: what a step costs{_floors(runs)}.{bundles}",
         ),
+        "tracks": ("How the states' ranking forms and settles.", _tracks(run_with_tracks(runs))),
         "training": (
             f"Loss and {metric.key} over the training.",
             f"{_cut_lines(runs)}{bundles}{tested}",
@@ -50,6 +53,22 @@ def _spectra(run: Run | None) -> str:
         words += " In the real form two values make one state."
     if len(layers) > MOST_LAYERS:
         words += f" The first {MOST_LAYERS} of {len(layers)} layers are shown."
+    return words
+
+
+def _tracks(run: Run | None) -> str:
+    if run is None:
+        return ""
+    layers = len({check.layer for check in run.checks})
+    words = (
+        f"The run “{run.name}”. Above: Hankel singular values of {run.checks[0].layer}; every line on the "
+        "left follows one state, and strong ones are those that a cut at the last check would keep. Below: "
+        "how alike the orders of the states are (1: the same), which share of all pairs changed places, how "
+        "much energy a cut some checks earlier would have kept beside the most that as many states can hold, "
+        "and how far a value moved between checks beside the bound by the change of the whole layer."
+    )
+    if layers > 1:
+        words += f" The lower panels show all {layers} layers pale and their mean strong."
     return words
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .figure_style import MUTED, house_style, legend_above, new_figure, strokes
-from .groups import Group, group_runs, mean_size
+from .groups import Group, deviation, group_runs, mean_size
 from .metric import Metric, metric_of
 from .runs import Run
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def accuracy_figure(runs: Sequence[Run]) -> Figure:
     """Draw the test score against the final states per layer, one panel per task.
 
-    Every seed is a dot; the mean of a group is a bar, and the means of one arm are joined. Runs
-    without a test result are not drawn.
+    Every seed is a dot; the mean of a group is a bar, one standard deviation to each side a thin
+    upright line, and the means of one arm are joined. Runs without a test result are not drawn.
     """
     groups = group_runs(runs)
     metric = metric_of(runs)
@@ -66,6 +66,10 @@ def _panel(axes: Axes, groups: Sequence[Group], metric: Metric) -> None:
             *([value] for value in centre), "_", color=look.colour, markersize=17, markeredgewidth=2.2,
             zorder=4, gid="mean",
         )  # fmt: skip
+        spread = deviation(scores)
+        if spread is not None:
+            ends = (centre[1] - spread, centre[1] + spread)
+            axes.vlines(centre[0], *ends, color=look.colour, linewidth=1.0, zorder=3)
         if label is not None:
             axes.plot([], [], look.marker + "-", color=look.colour, markersize=5, linewidth=1.1, label=label)
         if group.arm == "full":

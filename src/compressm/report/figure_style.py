@@ -122,7 +122,9 @@ def strokes(groups: Sequence[Group]) -> list[Stroke]:
         else:
             place = others.index(group.arm)
             colour = _OTHER_COLOURS[place % len(_OTHER_COLOURS)]
-            found.append(Stroke(colour, _OTHER_MARKERS[place % len(_OTHER_MARKERS)], dashes))
+            # One further for every round of the colours: sixteen arms can be told apart.
+            marker = _OTHER_MARKERS[(place + place // len(_OTHER_COLOURS)) % len(_OTHER_MARKERS)]
+            found.append(Stroke(colour, marker, dashes))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .figure_accuracy import accuracy_figure
 from .figure_spectra import run_with_spectra, spectra_figure
 from .figure_style import house_style
+from .figure_tracks import run_with_tracks, tracks_figure
 from .figure_training import speed_figure, training_figure
 from .groups import group_runs
 from .runs import Run
@@ -22,9 +23,10 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def figures_of(runs: Sequence[Run]) -> dict[str, Figure]:
-    """Draw the figures for which the runs have data, by name: accuracy, spectra, speed, training.
+    """Draw the figures for which the runs have data, by name.
 
-    Accuracy against size takes two settings with a test result: one alone is no comparison.
+    They are accuracy, spectra, speed, tracks and training. Accuracy
+    against size takes two settings with a test result: one alone is no comparison.
     """
     drawn: dict[str, Callable[[Sequence[Run]], Figure]] = {}
     if sum(any(run.test is not None for run in group.runs) for group in group_runs(runs)) > 1:
@@ -33,6 +35,9 @@ def figures_of(runs: Sequence[Run]) -> dict[str, Figure]:
         drawn["spectra"] = spectra_figure
     if any(run.train for run in runs):
         drawn["speed"] = speed_figure
+    if run_with_tracks(runs) is not None:
+        drawn["tracks"] = tracks_figure
+    if any(run.train for run in runs):
         drawn["training"] = training_figure
     return {name: draw(runs) for name, draw in drawn.items()}
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .checks import Check
+from .fields import Record, integer, is_number, number, numbers, optional_integer, states
 from .runs import Cut, LayerCut, Measurement, Run, Summary
-
-Record = Mapping[str, Any]
 
 
 def read_run(path: str | Path) -> Run:
@@ -18,7 +18,8 @@ def read_run(path: str | Path) -> Run:
     steps, the later lines count. Unknown keys are ignored.
 
     Args:
-        path: folder with `config.json` and, as far as the run got, `metrics.jsonl` and `cuts.jsonl`.
+        path: folder with `config.json` and, as far as the run got, `metrics.jsonl`, `cuts.jsonl` and
+            `hsv.jsonl`.
 
     Raises:
         FileNotFoundError: the folder or its `config.json` does not exist.
@@ -28,6 +29,7 @@ def read_run(path: str | Path) -> Run:
     config = _read_config(folder)
     metrics, metric_notes = _read_lines(folder / "metrics.jsonl")
     cut_records, cut_notes = _read_lines(folder / "cuts.jsonl")
+    check_records, check_notes = _read_lines(folder / "hsv.jsonl")
     train: list[Measurement] = []
     validation: list[Measurement] = []
     test: Measurement | None = None
@@ -57,8 +59,9 @@ def read_run(path: str | Path) -> Run:
         test=test,
         summary=summary,
         cuts=tuple(cuts),
+        checks=_checks(check_records),
     )
-    notes = (*metric_notes, *cut_notes, *_missing(run))
+    notes = (*metric_notes, *cut_notes, *check_notes, *_missing(run))
     return Run(**{**vars(run), "notes": notes})
 
 
@@ -115,15 +118,15 @@ def _read_lines(path: Path) -> tuple[list[tuple[dict[str, Any], str]], list[str]
     lines = path.read_bytes().split(b"\n")
     cut_off = lines[-1]  # empty when the file ends with a newline, as every finished line does
     records: list[tuple[dict[str, Any], str]] = []
-    for number, line in enumerate(lines, start=1):
+    for count, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        place = f"{path}, line {number}"
+        place = f"{path}, line {count}"
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            if number == len(lines) and cut_off:
-                return records, [f"the last line of {path.name} (line {number}) was cut off and is left out"]
+            if count == len(lines) and cut_off:
+                return records, [f"the last line of {path.name} (line {count}) was cut off and is left out"]
             raise ValueError(f"{place}: not valid JSON ({error}); repair or delete this line") from error
         if not isinstance(record, dict):
             raise ValueError(f"{place}: holds a {type(record).__name__}; expected an object")
@@ -136,6 +139,15 @@ def _append(lines: list[Any], line: Any) -> None:
     while lines and lines[-1].step >= line.step:
         lines.pop()
     lines.append(line)
+
+
+def _checks(records: Iterable[tuple[Record, str]]) -> tuple[Check, ...]:
+    """Read the checks of all layers; each layer's are in order of steps, as in `_append`."""
+    by_layer: dict[str, list[Check]] = {}
+    for record, place in records:
+        check = _check(record, place)
+        _append(by_layer.setdefault(check.layer, []), check)
+    return tuple(check for checks in by_layer.values() for check in checks)
 
 
 def _missing(run: Run) -> list[str]:
@@ -154,14 +166,14 @@ def _missing(run: Run) -> list[str]:
 
 def _measurement(record: Record, place: str) -> Measurement:
     return Measurement(
-        step=_integer(record, "step", place),
-        loss=_number(record, "loss", place),
-        accuracy=_number(record, "accuracy", place),
-        learning_rate=_number(record, "learning_rate", place),
-        states=_states(record, place),
-        parameters=_optional_integer(record, "parameters", place),
-        step_seconds=_number(record, "step_seconds", place),
-        elapsed_seconds=_number(record, "elapsed_seconds", place),
+        step=integer(record, "step", place),
+        loss=number(record, "loss", place),
+        accuracy=number(record, "accuracy", place),
+        learning_rate=number(record, "learning_rate", place),
+        states=states(record, place),
+        parameters=optional_integer(record, "parameters", place),
+        step_seconds=number(record, "step_seconds", place),
+        elapsed_seconds=number(record, "elapsed_seconds", place),
     )
 
 
@@ -170,14 +182,14 @@ def _summary(record: Record, place: str) -> Summary:
     if not isinstance(floor, Mapping):
         raise ValueError(f"{place}: 'floor_seconds' is {floor!r}; expected an object with before and after")
     return Summary(
-        parameters=_optional_integer(record, "parameters", place),
-        states=_states(record, place),
-        total_seconds=_number(record, "total_seconds", place),
-        step_seconds_before=_number(record, "step_seconds_before", place),
-        step_seconds_after=_number(record, "step_seconds_after", place),
-        cut_seconds=_number(record, "cut_seconds", place),
-        floor_before=_number(floor, "before", place),
-        floor_after=_number(floor, "after", place),
+        parameters=optional_integer(record, "parameters", place),
+        states=states(record, place),
+        total_seconds=number(record, "total_seconds", place),
+        step_seconds_before=number(record, "step_seconds_before", place),
+        step_seconds_after=number(record, "step_seconds_after", place),
+        cut_seconds=number(record, "cut_seconds", place),
+        floor_before=number(floor, "before", place),
+        floor_after=number(floor, "after", place),
     )
 
 
@@ -186,9 +198,9 @@ def _cut(record: Record, place: str) -> Cut:
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise ValueError(f"{place}: 'layers' is {layers!r}; expected a list of objects, one per layer")
     return Cut(
-        step=_integer(record, "step", place),
-        attempt=_integer(record, "attempt", place),
-        seconds=_number(record, "seconds", place),
+        step=integer(record, "step", place),
+        attempt=integer(record, "attempt", place),
+        seconds=number(record, "seconds", place),
         layers=tuple(_layer(layer, place) for layer in layers),
     )
 
@@ -197,54 +209,33 @@ def _layer(record: Record, place: str) -> LayerCut:
     name = record.get("name")
     values = record.get("hankel_singular_values")
     values = [] if values is None else values
-    if not isinstance(values, list) or not all(_is_number(value) for value in values):
+    if not isinstance(values, list) or not all(is_number(value) for value in values):
         raise ValueError(f"{place}: 'hankel_singular_values' of layer {name!r} is not a list of numbers")
     return LayerCut(
         name=str(name),
-        old=_integer(record, "old", place),
-        new=_integer(record, "new", place),
-        error_bound=_number(record, "error_bound", place),
-        error=_number(record, "error", place),
+        old=integer(record, "old", place),
+        new=integer(record, "new", place),
+        error_bound=number(record, "error_bound", place),
+        error=number(record, "error", place),
         hankel_singular_values=tuple(float(value) for value in values),
-        kept_values=_optional_integer(record, "kept_values", place),
+        kept_values=optional_integer(record, "kept_values", place),
         realization=str(record["realization"]) if record.get("realization") is not None else None,
         note=str(record.get("note") or ""),
     )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _number(record: Record, key: str, place: str) -> float | None:
-    value = record.get(key)
-    if value is None:
-        return None
-    if not _is_number(value):
-        raise ValueError(f"{place}: {key!r} is {value!r}; expected a number")
-    return float(value)
-
-
-def _optional_integer(record: Record, key: str, place: str) -> int | None:
-    value = _number(record, key, place)
-    if value is not None and not value.is_integer():
-        raise ValueError(f"{place}: {key!r} is {value!r}; expected a whole number")
-    return None if value is None else int(value)
-
-
-def _integer(record: Record, key: str, place: str) -> int:
-    value = _optional_integer(record, key, place)
-    if value is None:
-        raise ValueError(f"{place}: {key!r} is missing; expected a whole number")
-    return value
-
-
-def _states(record: Record, place: str) -> tuple[int, ...]:
-    states = record.get("states")
-    if states is None:
-        return ()
-    sizes = list(states.values()) if isinstance(states, dict) else states
-    sizes = sizes if isinstance(sizes, list) else [sizes]
-    if not all(isinstance(size, int) for size in sizes):
-        raise ValueError(f"{place}: 'states' is {states!r}; expected one whole number per layer")
-    return tuple(sizes)
+def _check(record: Record, place: str) -> Check:
+    layer = record.get("layer")
+    if not isinstance(layer, str):
+        raise ValueError(f"{place}: 'layer' is {layer!r}; expected a layer's name")
+    optional = ("bottom", "distance", "moved", "rank_correlation", "kept", "best")
+    return Check(
+        step=integer(record, "step", place),
+        layer=layer,
+        hankel_singular_values=numbers(record, "hankel_singular_values", place),
+        tracks=tuple(int(track) for track in numbers(record, "tracks", place)),
+        boundary=optional_integer(record, "boundary", place),
+        crossings=optional_integer(record, "crossings", place),
+        since=optional_integer(record, "since", place),
+        **{key: number(record, key, place) for key in optional},
+    )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .checks import Check
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -93,6 +95,7 @@ class Run:
     test: Measurement | None = None
     summary: Summary | None = None
     cuts: tuple[Cut, ...] = ()
+    checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

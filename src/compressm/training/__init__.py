@@ -1,6 +1,7 @@
 """Training runs: typed settings, a small deterministic loop, run folders that survive a crash."""
 
-from compressm.training.config import CompressionConfig, ModelConfig, OptimizerConfig, TrainConfig
+from compressm.training.compression_config import CompressionConfig
+from compressm.training.config import ModelConfig, OptimizerConfig, TrainConfig
 from compressm.training.evaluation import Score, evaluate
 from compressm.training.loop import Progress, RunResult, resume, train
 from compressm.training.parallel import train_all

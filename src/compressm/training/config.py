@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from compressm.compression import EnergyRank, FixedRank, FractionRank, RankRule, Schedule
+from compressm.training.compression_config import CompressionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class ModelConfig:
     """Channels H."""
     state_dim: int = 256
     """States N of every layer at the start."""
-    mixer: Literal["lru"] = "lru"
+    mixer: Literal["lru", "lru-bi", "s5", "s5-bi", "s4d", "rotation"] = "lru"
     """State-space layer."""
     dropout: float = 0.1
     """Dropout probability."""
@@ -43,49 +43,6 @@ class OptimizerConfig:
             raise ValueError(f"lr is {self.lr}; it must be positive")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is {self.warmup}; it is a share of training, in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressionConfig:
-    """How to cut. One of rank, tolerance and fraction turns cuts on; with none of them the size stays."""
-
-    rank: int | None = None
-    """States of every layer after the last cut."""
-    tolerance: float | None = None
-    """Share of the sum of Hankel singular values that each cut may discard (the paper's tau)."""
-    fraction: float | None = None
-    """Share of the initial states that is left after the last cut."""
-    cuts: int = 4
-    """Attempts."""
-    start: float = 0.0
-    """Where the attempts begin, as a share of training."""
-    stop: float = 0.1
-    """Where they end."""
-    realization: Literal["real", "complex"] = "real"
-    """Form to balance: the real map in use, or the published complex one."""
-    optimizer_state: Literal["transport", "reset", "slice"] = "transport"
-    """What becomes of the optimiser's moments at a cut."""
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("rank", "tolerance", "fraction") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give one of rank, tolerance and fraction, not {' and '.join(given)}")
-
-    def rule(self) -> RankRule | None:
-        """The rank rule these settings ask for, None without cuts.
-
-        Raises:
-            ValueError: If its argument is out of range.
-        """
-        if self.rank is not None:
-            return FixedRank(self.rank)
-        if self.tolerance is not None:
-            return EnergyRank(tolerance=self.tolerance)
-        return None if self.fraction is None else FractionRank(self.fraction)
-
-    def schedule(self, total_steps: int) -> Schedule:
-        """The attempts over a training of ``total_steps``."""
-        return Schedule(total_steps=total_steps, start=self.start, stop=self.stop, cuts=self.cuts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +79,7 @@ class TrainConfig:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
         rule = self.compression.rule()
         if rule is not None:
-            self.compression.schedule(self.steps)
+            self.compression.make_schedule(self.steps)
             rule.check({"of this model": self.model.state_dim})
 
     @property

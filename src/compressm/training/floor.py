@@ -20,7 +20,10 @@ class _NoRecurrence(nn.Module):
         super().__init__()
         self.D = nn.Parameter(torch.ones(model_dim))
 
-    def forward(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, u: Tensor, state: Tensor | None = None, *, final_state: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        del final_state
         return u * self.D, state
 
 

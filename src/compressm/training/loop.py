@@ -103,11 +103,17 @@ def _run(session: Session, folder: RunFolder, splits: Splits, watch: Watcher | N
         seconds = time.perf_counter() - began
         session.record_step_time(seconds)
         window.add(loss, accuracy, seconds)
-        cut = session.cut()
+        checks = len(session.checks)
+        cut = session.cut(loss, lambda: evaluate(session.model, splits.validation).accuracy)
+        if cut is not None and cut.undid is not None:
+            # The steps since the cut are made again; what was done to the layers stays on record.
+            folder.rewind(session.step, cuts=False)
+            window = _Window()
+        folder.write_checks(session.checks[checks:])
         if cut is not None:
             folder.write_cut(cut)
         logged = session.step % config.log_every == 0 or session.step == config.steps
-        if logged or cut is not None:
+        if window.losses and (logged or cut is not None):
             progress = _log(session, folder, window, cut)
             if watch is not None:
                 watch(progress)

@@ -4,19 +4,21 @@ import json
 import os
 import pickle
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from compressm._version import __version__
-from compressm.compression import Cut
+from compressm.compression import Cut, TrackRecord
 from compressm.training.config import TrainConfig
 
-CONFIG, METRICS, CUTS, CHECKPOINT, MODEL = (
+CONFIG, METRICS, CUTS, CHECKS, CHECKPOINT, MODEL = (
     "config.json",
     "metrics.jsonl",
     "cuts.jsonl",
+    "hsv.jsonl",
     "checkpoint.pt",
     "model",
 )
@@ -98,6 +100,11 @@ class RunFolder:
         """Append the record of an attempt."""
         self._append(CUTS, cut.to_dict())
 
+    def write_checks(self, checks: Iterable[TrackRecord]) -> None:
+        """Append checks of the Hankel singular values."""
+        for check in checks:
+            self._append(CHECKS, check.to_dict())
+
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; there is a whole one at every moment."""
         temporary = self.path / f".{CHECKPOINT}.tmp"
@@ -123,9 +130,9 @@ class RunFolder:
             raise ValueError(f"{file} is damaged ({error}); start the run anew") from error
         return state
 
-    def rewind(self, step: int) -> None:
-        """Drop lines of metrics and cuts after ``step``: a resumed run writes them again."""
-        for name in (METRICS, CUTS):
+    def rewind(self, step: int, *, cuts: bool = True) -> None:
+        """Drop lines of metrics, checks and (unless told otherwise) cuts after ``step``: they come again."""
+        for name in (METRICS, CHECKS, CUTS) if cuts else (METRICS, CHECKS):
             file = self.path / name
             if not file.is_file():
                 continue

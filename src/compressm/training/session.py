@@ -3,13 +3,15 @@
 import math
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from compressm.compression import Compressor, Cut, parameter_groups
+from compressm.compression import Compressor, Cut, TrackRecord, parameter_groups
 from compressm.data import Batches, Splits, get_task
 from compressm.models import SequenceClassifier
 from compressm.training.config import OptimizerConfig, TrainConfig
@@ -23,6 +25,19 @@ def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> floa
     if not config.cosine:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+class _Position:
+    """The loop's own step, for the guard to put back."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+
+    def state_dict(self) -> dict[str, int]:
+        return {"step": self._session.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._session.step = state["step"]
 
 
 class Session:
@@ -85,9 +100,23 @@ class Session:
         """All attempts so far."""
         return [] if self.compressor is None else self.compressor.records
 
-    def cut(self) -> Cut | None:
-        """Let the compressor count the step that was just made."""
-        return None if self.compressor is None else self.compressor.step()
+    @property
+    def checks(self) -> list[TrackRecord]:
+        """All checks of the Hankel singular values so far."""
+        return [] if self.compressor is None else self.compressor.tracker.records
+
+    def cut(self, loss: Tensor, validate: Callable[[], float]) -> Cut | None:
+        """Let the compressor count the step that was just made.
+
+        Args:
+            loss: Its training loss.
+            validate: Gives the validation accuracy, where a guard wants it.
+        """
+        if self.compressor is None:
+            return None
+        if self.config.compression.schedule == "auto":
+            return self.compressor.step(float(loss))
+        return self.compressor.step(validate() if self.compressor.wants_metric else None)
 
     def record_step_time(self, seconds: float) -> None:
         """Remember how long the step took, for the medians before and after the cuts."""
@@ -129,9 +158,13 @@ class Session:
             self.model,
             self.optimizer,
             rank=rule,
-            schedule=settings.schedule(self.config.steps),
+            schedule=settings.make_schedule(self.config.steps),
             realization=settings.realization,
+            reduction=settings.make_reducer(self.config.seed),
             optimizer_state=settings.optimizer_state,
+            guard=settings.make_guard(),
+            stateful={"scheduler": self.scheduler, "batches": self.batches, "loop": _Position(self)},
+            track_every=settings.track_every,
         )
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:

@@ -1,0 +1,74 @@
+"""Table and figure of an experiment, from its results alone."""
+
+import os
+from pathlib import Path
+
+from compressm.experiments.results import Record, Results
+from compressm.experiments.runner import RESULTS
+from compressm.report import (
+    Cut,
+    LayerCut,
+    Measurement,
+    Run,
+    Summary,
+    accuracy_figure,
+    summary_table,
+    to_markdown,
+)
+from compressm.report.figure_style import house_style
+
+TABLE, FIGURE = "table.md", "accuracy"
+
+
+def outcome_runs(out: str | os.PathLike[str]) -> list[Run]:
+    """The completed runs of an experiment, as the report reads them from run folders.
+
+    Raises:
+        FileNotFoundError: If there is no result.
+        ValueError: If a line is damaged.
+    """
+    results = Results(Path(out) / RESULTS)
+    done = results.done()
+    if not done:
+        raise FileNotFoundError(f"{results.path}: no completed run yet")
+    return [_run(record) for record in done.values()]
+
+
+def write_outcome(out: str | os.PathLike[str]) -> list[Path]:
+    """Write ``table.md`` and ``accuracy.png`` and ``.svg`` beside the results, and return the files.
+
+    The table has one row per arm and size with mean, standard deviation and the score of every seed; the
+    figure shows test accuracy against final states.
+
+    Raises:
+        FileNotFoundError: If there is no result.
+        ValueError: If a line is damaged.
+    """
+    out = Path(out)
+    runs = outcome_runs(out)
+    table = out / TABLE
+    table.write_text(to_markdown(summary_table(runs)), encoding="utf-8")
+    written = [table]
+    figure = accuracy_figure(runs)
+    for ending in ("png", "svg"):
+        path = out / f"{FIGURE}.{ending}"
+        with house_style():
+            figure.savefig(path, metadata={"Date": None} if ending == "svg" else None)
+        written.append(path)
+    return written
+
+
+def _run(record: Record) -> Run:
+    summary = Summary(**{**record["summary"], "states": tuple(record["summary"]["states"])})
+    return Run(
+        folder=Path(record["cell"]),
+        config={**record["config"], "version": record["version"]},
+        validation=(Measurement(**record["validation"]),),
+        test=Measurement(**record["test"], states=summary.states, parameters=summary.parameters),
+        summary=summary,
+        cuts=tuple(_cut(cut) for cut in record["cuts"]),
+    )
+
+
+def _cut(plain: Record) -> Cut:
+    return Cut(**{**plain, "layers": tuple(LayerCut(**layer) for layer in plain["layers"])})

@@ -1,0 +1,118 @@
+"""Settings of the cuts in a training run, and what they build."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from compressm.compression import (
+    AutoSchedule,
+    CutSchedule,
+    EnergyRank,
+    ErrorBoundRank,
+    FixedRank,
+    FractionRank,
+    GlobalBudget,
+    RankRule,
+    Reducer,
+    Rollback,
+    Schedule,
+)
+from compressm.rivals import ModalStates, RandomStates, SmallestStates
+
+_RULES = ("rank", "tolerance", "fraction", "error_bound", "total")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionConfig:
+    """How to cut. One of rank, tolerance, fraction, error-bound and total turns cuts on."""
+
+    rank: int | None = None
+    """States of every layer after the last cut."""
+    tolerance: float | None = None
+    """Share of the sum of Hankel singular values that each cut may discard (the paper's tau)."""
+    fraction: float | None = None
+    """Share of the initial states that is left after the last cut."""
+    error_bound: float | None = None
+    """Largest error bound of each cut, relative to the largest Hankel singular value."""
+    total: int | None = None
+    """States of all layers together after the last cut."""
+    budget_by: Literal["energy", "score", "loss"] = "energy"
+    """How layers share the total."""
+    multiple_of: int = 1
+    """Round sizes up to multiples of this."""
+    schedule: Literal["fixed", "auto"] = "fixed"
+    """When to cut: at fixed shares of training, or when the layers have settled."""
+    cuts: int = 4
+    """Attempts."""
+    start: float = 0.0
+    """Where the attempts begin, as a share of training."""
+    stop: float = 0.1
+    """Where they end (schedule fixed)."""
+    latest: float = 0.5
+    """Where they end at the latest (schedule auto)."""
+    realization: Literal["real", "complex"] = "real"
+    """Form to balance: the real map in use, or the published complex one."""
+    reduction: Literal[
+        "states", "balanced", "gradients", "covariance", "modal", "modal-hinf", "random", "smallest"
+    ] = "states"
+    """What ranks the states: the system's own Gramians (balanced, as published), or these weighted by the
+    states that the data drives, by these and the gradients, or by covariances of inputs and gradients. The
+    last four are for comparison."""
+    optimizer_state: Literal["transport", "reset", "slice"] = "transport"
+    """What becomes of the optimiser's moments at a cut."""
+    guard: float | None = None
+    """Take a cut back if the validation accuracy is lower by more than this after recovery (with schedule
+    auto: if the training loss is higher by more than this)."""
+    patience: int = 100
+    """Steps for recovery."""
+    track_every: int | None = None
+    """Steps between checks of the Hankel singular values for the report."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in _RULES if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {', '.join(_RULES)}, not {' and '.join(given)}")
+
+    def rule(self) -> RankRule | None:
+        """The rank rule these settings ask for, None without cuts.
+
+        Raises:
+            ValueError: If its argument is out of range.
+        """
+        size = self.multiple_of
+        if self.rank is not None:
+            return FixedRank(self.rank, multiple_of=size)
+        if self.tolerance is not None:
+            return EnergyRank(tolerance=self.tolerance, multiple_of=size)
+        if self.fraction is not None:
+            return FractionRank(self.fraction, multiple_of=size)
+        if self.error_bound is not None:
+            return ErrorBoundRank(tolerance=self.error_bound, multiple_of=size)
+        return None if self.total is None else GlobalBudget(self.total, self.budget_by, multiple_of=size)
+
+    def make_schedule(self, total_steps: int) -> CutSchedule:
+        """The attempts over a training of ``total_steps``."""
+        if self.schedule == "auto":
+            return AutoSchedule(
+                total_steps=total_steps, cuts=self.cuts, earliest=max(self.start, 0.05), latest=self.latest
+            )
+        return Schedule(total_steps=total_steps, start=self.start, stop=self.stop, cuts=self.cuts)
+
+    def make_reducer(self, seed: int) -> str | Reducer:
+        """The method: a name of ours, or a rival; ``seed`` is for chance."""
+        if self.reduction == "random":
+            return RandomStates(seed)
+        if self.reduction == "smallest":
+            return SmallestStates(self.realization)
+        if self.reduction in ("modal", "modal-hinf"):
+            return ModalStates("h2" if self.reduction == "modal" else "hinf")
+        return self.reduction
+
+    def make_guard(self) -> Rollback | None:
+        """The guard, if any; on training loss with the automatic schedule, which looks at it, too."""
+        if self.guard is None:
+            return None
+        if self.schedule == "auto":
+            return Rollback(
+                tolerance=self.guard, mode="min", patience=self.patience, window=self.patience // 2
+            )
+        return Rollback(tolerance=self.guard, mode="max", patience=self.patience)
