@@ -7,7 +7,10 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from compressm.bench import MemoryMeasurementError
+from compressm.cli.bench import bench
 from compressm.cli.demo import demo
+from compressm.cli.experiment import experiment
 from compressm.cli.models import compress, evaluate, inspect
 from compressm.cli.report import report
 from compressm.cli.train import resume, train
@@ -21,6 +24,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "compress": compress,
     "report": report,
+    "experiment": experiment,
+    "bench": bench,
 }
 
 # What bad input, missing files and failed runs raise; anything else is a bug and keeps its traceback.
@@ -30,6 +35,7 @@ USER_ERRORS = (
     FileExistsError,
     FloatingPointError,
     DataError,
+    MemoryMeasurementError,
     ModuleNotFoundError,
 )
 
