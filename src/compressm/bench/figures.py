@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OURS, PRODUCTS = "#0072B2", "#D55E00"
-_OTHERS = ("#6b7280", "#009E73", "#CC79A7", "#56B4E9", "#B8860B")
+_OURS = (OURS, "#56B4E9", "#0B3C5D")
+_OTHERS = ("#009E73", "#CC79A7", "#B8860B", "#3D4248", "#6B7280")
 _DASHED = (0, (3, 3))
 _OPERATIONS = {"lti_scan": (OURS, "o"), "selective_scan": ("#D55E00", "s")}
 
@@ -62,10 +63,12 @@ def steps_figure(comparisons: Sequence[Comparison]) -> Figure:
 
 
 def _colours(cases: Sequence[Comparison]) -> dict[str, str]:
+    """Blues for us, the others' colours for the others."""
     names = dict.fromkeys(one.name for comparison in cases for one in comparison.measured)
-    others = [name for name in names if name != "compressm"]
+    ours = [name for name in names if name.startswith("compressm")]
+    others = [name for name in names if name not in ours]
     found = {name: _OTHERS[place % len(_OTHERS)] for place, name in enumerate(others)}
-    return {"compressm": OURS, **found}
+    return {**found, **{name: _OURS[place % len(_OURS)] for place, name in enumerate(ours)}}
 
 
 def _places(cases: Sequence[Comparison]) -> list[list[float]]:

@@ -14,6 +14,7 @@ from compressm.bench.timing import Step, interleave
 from compressm.bench.work import products_alone, work
 from compressm.scan import linear_attention_scan
 from compressm.scan.lti.cost import choose_form
+from compressm.scan.ssd import default_chunk_size
 
 FORMS = ("scan", "convolution")
 LARGEST_KERNEL = 1 << 23
@@ -43,7 +44,6 @@ CHUNK_GRID = [
     for per_channel in (False, True)
 ]
 CHUNKS = (16, 32, 64, 128)
-DEFAULT_CHUNK = "32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,8 @@ def chunk_choice(
     }
     decay = "per channel" if case.per_channel else "per head"
     words = f"batch {case.batch}, L={case.L}, {case.heads} heads, K={case.K}, V={case.V}, decay {decay}"
-    return _measured(words, steps, DEFAULT_CHUNK, settings, method, tick)
+    default = default_chunk_size(case.K, per_channel=case.per_channel)
+    return _measured(words, steps, str(default), settings, method, tick)
 
 
 def _measured(

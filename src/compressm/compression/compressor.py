@@ -15,7 +15,7 @@ from compressm.compression.cutting import plan_cut
 from compressm.compression.guard import Gentler, Rollback, Watch
 from compressm.compression.optimizer_state import OptimizerState, check_mode, find_optimizer
 from compressm.compression.ranks import FixedRank, RankRule
-from compressm.compression.record import Cut, Undone
+from compressm.compression.record import Cut, LayerCut, Undone
 from compressm.compression.reducers import Reducer, find_reducer
 from compressm.compression.schedule import CutSchedule, Observation, Schedule
 from compressm.compression.signals import BATCHES, SignalRecorder
@@ -176,10 +176,24 @@ class Compressor:
             attempts=attempts,
             seconds=time.perf_counter() - began,
             layers=plan.layers,
+            recompilations=self._recompilations(plan.layers),
             undid=undid,
         )
         self.records.append(record)
         return record
+
+    def _recompilations(self, cuts: Sequence[LayerCut]) -> int:
+        """How many compiled parts of the model hold a layer of another size now."""
+        compiled = [
+            name
+            for name, module in self._model.named_modules()
+            # What torch.compile returns for a module, and what Module.compile() leaves in it.
+            if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        ]
+        changed = [cut.name for cut in cuts if cut.new != cut.old]
+        return sum(
+            any(part in ("", name) or name.startswith(f"{part}.") for name in changed) for part in compiled
+        )
 
     def _guarded_cut(
         self,

@@ -66,6 +66,8 @@ class Cut:
         attempts: How many the schedule holds.
         seconds: Wall-clock time of the whole attempt.
         layers: One entry for each layer.
+        recompilations: Parts of the model under ``torch.compile`` whose layers changed their size: each
+            compiles anew, at most once, the next time it runs.
         verdict: What the guard said of it: "" without a guard, "pending", "kept" or "undone".
         undid: The cut that this attempt undid before it cut anew, less deeply or not at all.
     """
@@ -75,6 +77,7 @@ class Cut:
     attempts: int
     seconds: float
     layers: tuple[LayerCut, ...]
+    recompilations: int = 0
     verdict: str = ""
     undid: Undone | None = None
 

@@ -2,7 +2,17 @@
 
 from compressm.models.block import Block
 from compressm.models.classifier import SequenceClassifier
+from compressm.models.compiling import compile_blocks
+from compressm.models.language import LanguageModel
 from compressm.models.norm import MaskedBatchNorm
 from compressm.models.saving import load, save
 
-__all__ = ["Block", "MaskedBatchNorm", "SequenceClassifier", "load", "save"]
+__all__ = [
+    "Block",
+    "LanguageModel",
+    "MaskedBatchNorm",
+    "SequenceClassifier",
+    "compile_blocks",
+    "load",
+    "save",
+]

@@ -40,7 +40,10 @@ def calibrate(*, path: Path | None = None, shapes: Sequence[Shape] = SHAPES) -> 
 
 
 def measure(form: str, shape: Shape, *, training: bool, repeats: int = 4) -> float:
-    """Seconds of a form at a shape, float32: the shortest of several runs after a first one."""
+    """Seconds of a form at a shape, float32: the shortest of several runs after a first one.
+
+    As layers use it: training takes no notice of the final state, streaming does.
+    """
     from compressm.scan.lti import lti_scan
 
     operands = example(shape, requires_grad=training)
@@ -48,7 +51,7 @@ def measure(form: str, shape: Shape, *, training: bool, repeats: int = 4) -> flo
     shortest = float("inf")
     for attempt in range(repeats + 1):
         start = time.perf_counter()
-        y, _ = lti_scan(*operands, form=form)
+        y, _ = lti_scan(*operands, form=form, final=not training)
         if training:
             torch.autograd.grad(y, operands, weight)
         if attempt > 0:

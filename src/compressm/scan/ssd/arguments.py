@@ -6,6 +6,11 @@ from torch import Tensor
 FORMS = ("auto", "chunked", "reference")
 
 
+def default_chunk_size(keys: int, *, per_channel: bool) -> int:
+    """Steps to compute together: products are larger, and fewer, the less there is to do for each decay."""
+    return 32 if per_channel or keys < 64 else 64
+
+
 def check_options(form: str, chunk_size: int) -> None:
     """Raise ValueError unless ``form`` is one of :data:`FORMS` and ``chunk_size`` is a power of two."""
     if form not in FORMS:
