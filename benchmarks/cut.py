@@ -54,7 +54,7 @@ def attempt(given: argparse.Namespace, reduction: str) -> float:
         schedule=compressm.Schedule(total_steps=1, stop=1.0, cuts=1),
         reduction=reduction,
     )
-    F.cross_entropy(model(torch.randn(4, given.length, 3)), torch.arange(4)).backward()
+    F.cross_entropy(model(torch.randn(4, given.length, 3)), torch.arange(4)).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     began = time.perf_counter()
     cut = compressor.step()

@@ -96,9 +96,9 @@ def compress(run: Path, out: Path, settings: CompressionConfig, data_dir: Path |
         settings: How much to keep; a path over several cuts goes to its end at once.
         data_dir: Folder with the task's data; where the run read it, if not given.
     """
-    rule = settings.rule()
+    rule = settings.rule(lambda: score(model, splits.validation).accuracy)
     if rule is None:
-        raise ValueError("say how much to keep: --rank, --tolerance or --fraction")
+        raise ValueError("say how much to keep: --rank, --tolerance, --fraction, --error-bound or --target")
     if out.exists():
         raise FileExistsError(f"{out} exists; choose another folder for the smaller model")
     console = Console()

@@ -19,6 +19,7 @@ from compressm.compression.ranks import (
 from compressm.compression.record import Cut, LayerCut, Undone
 from compressm.compression.reducers import Balanced, Reducer
 from compressm.compression.schedule import CutSchedule, Observation, Schedule
+from compressm.compression.target import TargetMetric
 from compressm.compression.tracking import HSVTracker, TrackRecord
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Schedule",
     "Spectrum",
     "Target",
+    "TargetMetric",
     "TrackRecord",
     "Undone",
     "compress",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 from compressm.adapters import Weighting, find_layers
 from compressm.compression import snapshot
 from compressm.compression.autoschedule import AutoSchedule
-from compressm.compression.cutting import plan_cut
+from compressm.compression.cutting import balance_layers, plan_cut
 from compressm.compression.guard import Gentler, Rollback, Watch
 from compressm.compression.optimizer_state import OptimizerState, check_mode, find_optimizer
 from compressm.compression.ranks import FixedRank, RankRule
@@ -20,6 +21,7 @@ from compressm.compression.reducers import Reducer, find_reducer
 from compressm.compression.schedule import CutSchedule, Observation, Schedule
 from compressm.compression.signals import BATCHES, SignalRecorder
 from compressm.compression.snapshot import Stateful
+from compressm.compression.target import TargetMetric
 from compressm.compression.tracking import HSVTracker
 from compressm.lti import Realization
 
@@ -158,17 +160,18 @@ class Compressor:
     def _cut(self, rule: RankRule, attempt: int, undid: Undone | None = None) -> Cut:
         began = time.perf_counter()
         attempts = self.schedule.attempts
-        plan = plan_cut(
+        plan_for = partial(
+            plan_cut,
             self._layers,
-            rule,
-            self.reducer,
-            self._recorder,
+            balance_layers(self._layers, self.reducer, self._recorder),
+            reducer=self.reducer,
             attempt=attempt,
             attempts=attempts,
             initial_state_dims=self._initial,
             optimizers=self._optimizers,
             optimizer_state=self.optimizer_state,
         )
+        plan = rule.search(plan_for) if isinstance(rule, TargetMetric) else plan_for(rule)
         plan.apply()
         record = Cut(
             step=self._step,

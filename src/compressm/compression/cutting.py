@@ -4,8 +4,8 @@ The first half reads the model and may fail (an unstable layer, an optimiser wit
 assigns. So a failed cut leaves model and optimiser as they were.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,11 @@ class _Assignment:
     optimizer: Optimizer | None
     state: dict[str, Any]
 
+    def present(self) -> "_Assignment":
+        """The same parameter with what it has now."""
+        state = {} if self.optimizer is None else self.optimizer.state.get(self.parameter, {})
+        return _Assignment(self.parameter, self.parameter.detach().clone(), self.optimizer, state)
+
 
 @dataclass(frozen=True)
 class CutPlan:
@@ -36,10 +41,20 @@ class CutPlan:
 
     layers: tuple[LayerCut, ...]
     _assignments: tuple[_Assignment, ...]
+    _before: list[_Assignment] = field(default_factory=list, repr=False)
 
     def apply(self) -> None:
         """Write the new parameters and optimiser entries."""
-        for assignment in self._assignments:
+        self._before[:] = [assignment.present() for assignment in self._assignments]
+        self._write(self._assignments)
+
+    def revert(self) -> None:
+        """Take :meth:`apply` back, right after it."""
+        self._write(self._before)
+        self._before.clear()
+
+    def _write(self, assignments: Iterable[_Assignment]) -> None:
+        for assignment in assignments:
             replace_value(assignment.parameter, assignment.value)
             if assignment.optimizer is None:
                 continue
@@ -49,11 +64,23 @@ class CutPlan:
                 assignment.optimizer.state.pop(assignment.parameter, None)
 
 
+def balance_layers(
+    layers: Sequence[CompressibleLayer], reducer: Reducer, recorder: SignalRecorder
+) -> list[LayerBalancing]:
+    """Rank the states of every layer.
+
+    Raises:
+        RuntimeError: If signals that the reducer needs were not recorded.
+        ValueError: Naming the layer, if one is unstable or not finite.
+    """
+    return [reducer.balance(layer, recorder.signals(layer.name)) for layer in layers]
+
+
 def plan_cut(
     layers: Sequence[CompressibleLayer],
+    balancings: Sequence[LayerBalancing],
     rule: RankRule,
     reducer: Reducer,
-    recorder: SignalRecorder,
     *,
     attempt: int,
     attempts: int,
@@ -61,13 +88,11 @@ def plan_cut(
     optimizers: Sequence[Optimizer],
     optimizer_state: OptimizerState,
 ) -> CutPlan:
-    """Balance every layer, ask the rule for sizes and compute what has to change.
+    """Ask the rule for sizes and compute what has to change.
 
     Raises:
-        RuntimeError: If signals that the reducer needs were not recorded.
-        ValueError: Naming the layer, if one is unstable or not finite, or if its optimiser state cannot move.
+        ValueError: If the optimiser state of a layer cannot move.
     """
-    balancings = [reducer.balance(layer, recorder.signals(layer.name)) for layer in layers]
     spectra = [
         Spectrum(
             layer.name,

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compressm.adapters import CompressibleLayer, find_layers
-from compressm.compression.cutting import plan_cut
+from compressm.compression.cutting import balance_layers, plan_cut
 from compressm.compression.ranks import RankRule
 from compressm.compression.record import Cut
 from compressm.compression.reducers import Needs, Reducer, find_reducer
 from compressm.compression.signals import SignalRecorder
+from compressm.compression.target import TargetMetric
 from compressm.lti import Realization
 
 Batch = Mapping[str, Any] | Sequence[Any] | Tensor
@@ -73,17 +75,18 @@ def compress_with_record(
     sizes = {layer.name: layer.state_dim for layer in layers}
     rank.check(sizes)
     recorder = _record(model, layers, reducer.needs, calibration, loss, reducer.name)
-    plan = plan_cut(
+    plan_for = partial(
+        plan_cut,
         layers,
-        rank,
-        reducer,
-        recorder,
+        balance_layers(layers, reducer, recorder),
+        reducer=reducer,
         attempt=1,
         attempts=1,
         initial_state_dims=sizes,
         optimizers=(),
         optimizer_state="reset",
     )
+    plan = rank.search(plan_for) if isinstance(rank, TargetMetric) else plan_for(rank)
     plan.apply()
     return Cut(step=0, attempt=1, attempts=1, seconds=time.perf_counter() - began, layers=plan.layers)
 

@@ -1,5 +1,6 @@
 """Settings of the cuts in a training run, and what they build."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,15 +16,16 @@ from compressm.compression import (
     Reducer,
     Rollback,
     Schedule,
+    TargetMetric,
 )
 from compressm.rivals import ModalStates, RandomStates, SmallestStates
 
-_RULES = ("rank", "tolerance", "fraction", "error_bound", "total")
+_RULES = ("rank", "tolerance", "fraction", "error_bound", "total", "target")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompressionConfig:
-    """How to cut. One of rank, tolerance, fraction, error-bound and total turns cuts on."""
+    """How to cut. One of rank, tolerance, fraction, error-bound, total and target turns cuts on."""
 
     rank: int | None = None
     """States of every layer after the last cut."""
@@ -35,6 +37,8 @@ class CompressionConfig:
     """Largest error bound of each cut, relative to the largest Hankel singular value."""
     total: int | None = None
     """States of all layers together after the last cut."""
+    target: float | None = None
+    """Validation accuracy that each cut may cost before retraining: cuts go as deep as that allows."""
     budget_by: Literal["energy", "score", "loss"] = "energy"
     """How layers share the total."""
     multiple_of: int = 1
@@ -72,8 +76,11 @@ class CompressionConfig:
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(_RULES)}, not {' and '.join(given)}")
 
-    def rule(self) -> RankRule | None:
+    def rule(self, evaluate: Callable[[], float] | None = None) -> RankRule | None:
         """The rank rule these settings ask for, None without cuts.
+
+        Args:
+            evaluate: Gives the validation accuracy, for a rule that looks at it when it cuts.
 
         Raises:
             ValueError: If its argument is out of range.
@@ -87,7 +94,16 @@ class CompressionConfig:
             return FractionRank(self.fraction, multiple_of=size)
         if self.error_bound is not None:
             return ErrorBoundRank(tolerance=self.error_bound, multiple_of=size)
-        return None if self.total is None else GlobalBudget(self.total, self.budget_by, multiple_of=size)
+        if self.total is not None:
+            return GlobalBudget(self.total, self.budget_by, multiple_of=size)
+        if self.target is None:
+            return None
+        return TargetMetric(evaluate or _nothing_to_measure, self.target, multiple_of=size)
+
+    @property
+    def cuts_at_all(self) -> bool:
+        """Whether these settings turn cuts on."""
+        return any(getattr(self, name) is not None for name in _RULES)
 
     def make_schedule(self, total_steps: int) -> CutSchedule:
         """The attempts over a training of ``total_steps``."""
@@ -116,3 +132,7 @@ class CompressionConfig:
                 tolerance=self.guard, mode="min", patience=self.patience, window=self.patience // 2
             )
         return Rollback(tolerance=self.guard, mode="max", patience=self.patience)
+
+
+def _nothing_to_measure() -> float:
+    raise RuntimeError("settings with a target were made without something to measure it with")

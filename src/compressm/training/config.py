@@ -85,7 +85,7 @@ class TrainConfig:
     @property
     def label(self) -> str:
         """The arm, given or derived."""
-        return self.arm or ("full" if self.compression.rule() is None else "compressm")
+        return self.arm or ("compressm" if self.compression.cuts_at_all else "full")
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -15,6 +15,7 @@ from compressm.compression import Compressor, Cut, TrackRecord, parameter_groups
 from compressm.data import Batches, Splits, get_task
 from compressm.models import SequenceClassifier
 from compressm.training.config import OptimizerConfig, TrainConfig
+from compressm.training.evaluation import evaluate
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
@@ -79,6 +80,7 @@ class Session:
             self.optimizer, lambda step: learning_rate_factor(step, config.steps, config.optimizer)
         )
         self.batches = Batches(splits.train, config.batch_size, config.seed)
+        self._validation = splits.validation
         self.compressor = self._make_compressor()
         self.step = 0
         if checkpoint is not None:
@@ -151,7 +153,8 @@ class Session:
 
     def _make_compressor(self) -> Compressor | None:
         settings = self.config.compression
-        rule = settings.rule()
+        validation = self._validation
+        rule = settings.rule(lambda: evaluate(self.model, validation).accuracy)
         if rule is None:
             return None
         return Compressor(
