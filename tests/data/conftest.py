@@ -40,11 +40,12 @@ def encode_png(image: np.ndarray) -> bytes:
     )
 
 
-def make_shard(path: Path, images: list[bytes], labels: list[int]) -> None:
+def make_shard(path: Path, images: list[bytes], labels: list[int], column: str = "image") -> None:
+    """One file of labelled images; ``column`` may also hold other files, as WAV."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pyarrow.table(
         {
-            "image": pyarrow.array(
+            column: pyarrow.array(
                 [{"bytes": data, "path": None} for data in images],
                 type=pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]),
             ),
@@ -60,7 +61,7 @@ def png() -> Callable[[np.ndarray], bytes]:
 
 
 @pytest.fixture
-def write_shard() -> Callable[[Path, list[bytes], list[int]], None]:
+def write_shard() -> Callable[..., None]:
     return make_shard
 
 

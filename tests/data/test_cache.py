@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from compressm.data import DataError
-from compressm.data.cache import cache_dir, cached_arrays
+from compressm.data.cache import cached_arrays
+from compressm.scan.runtime import cache_directory
 
 Arrays = dict[str, np.ndarray]
 
@@ -33,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def entries() -> list[Path]:
-    return sorted((cache_dir() / "arrays").iterdir())
+    return sorted((cache_directory() / "arrays").iterdir())
 
 
 def test_the_second_read_is_a_read_only_map_of_the_first(source: Path) -> None:
@@ -148,8 +149,8 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
         ("linux", "XDG_CACHE_HOME", "chosen/compressm"),
         ("linux", None, ".cache/compressm"),
         ("darwin", None, "Library/Caches/compressm"),
-        ("win32", "LOCALAPPDATA", "chosen/compressm"),
-        ("win32", None, "AppData/Local/compressm"),
+        ("win32", "LOCALAPPDATA", "chosen/compressm/Cache"),
+        ("win32", None, "compressm/Cache"),
     ],
 )
 def test_the_platforms_own_place(
@@ -161,9 +162,9 @@ def test_the_platforms_own_place(
         monkeypatch.setenv(variable, str(tmp_path / "chosen"))
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert cache_dir() == tmp_path / tail
+    assert cache_directory() == tmp_path / tail
 
 
 def test_the_users_choice_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPRESSM_CACHE_DIR", "~/elsewhere")
-    assert cache_dir() == Path.home() / "elsewhere"
+    assert cache_directory() == Path.home() / "elsewhere"

@@ -68,6 +68,44 @@ def test_arrays_that_do_not_fit_are_refused(
         Split(inputs, targets, lengths)
 
 
+@pytest.mark.parametrize(("pad_to", "steps"), [(None, 12), (1, 5), (4, 8), (7, 7), (12, 12), (50, 12)])
+def test_batches_may_end_at_their_longest_sequence(pad_to: int | None, steps: int) -> None:
+    inputs = np.arange(36, dtype=np.float32).reshape(3, 12, 1)
+    split = Split(inputs, np.arange(3), np.array([5, 12, 3]), pad_to=pad_to)
+    batch = split.batch(np.array([2, 0]))
+    assert np.array_equal(batch.inputs.numpy(), inputs[[2, 0], :steps])
+    assert split.batch(np.array([1])).inputs.shape[1] == 12
+
+
+def test_pairs_have_two_lengths_each() -> None:
+    inputs = np.arange(3 * 2 * 10).reshape(3, 2, 10)
+    split = Split(inputs, np.arange(3), np.array([[5, 2], [10, 1], [3, 6]]), pad_to=3)
+    assert split.steps == 10
+    batch = split.batch(np.array([0, 2]))
+    assert np.array_equal(batch.inputs.numpy(), inputs[[0, 2], :, :6])
+    assert batch.lengths is not None
+    assert batch.lengths.tolist() == [[5, 2], [3, 6]]
+
+
+def test_real_targets_stay_real() -> None:
+    targets = np.random.RandomState(0).standard_normal((3, 4, 2))
+    batch = Split(np.zeros((3, 4, 1)), targets).batch(slice(1, 3))
+    assert batch.targets.dtype == torch.float32
+    assert np.array_equal(batch.targets.numpy(), targets[1:].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("pad_to", "targets", "lengths"),
+    [(0, np.zeros(2, int), np.ones(2, int)), (4, np.zeros(2, int), None), (4, np.zeros((2, 4), int), [1, 1])],
+)
+def test_padding_that_cannot_be_cut_is_refused(
+    pad_to: int, targets: np.ndarray, lengths: np.ndarray | None
+) -> None:
+    held = None if lengths is None else np.asarray(lengths)
+    with pytest.raises(ValueError, match=f"pad_to={pad_to} must be positive and needs lengths"):
+        Split(np.zeros((2, 4, 1)), targets, held, pad_to=pad_to)
+
+
 def test_take_keeps_the_first_rows() -> None:
     assert numbered(5).take(2).targets.tolist() == [0, 1]
     assert len(numbered(5).take(9)) == 5

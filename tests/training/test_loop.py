@@ -210,3 +210,11 @@ def test_every_reduction_trains(tmp_path: Path, reduction: Any) -> None:
     settings = CompressionConfig(fraction=0.25, stop=0.5, reduction=reduction)
     result = train(replace(CONFIG, compression=settings), RunFolder(tmp_path / "run"))
     assert result.model.state_dims <= [3, 3]
+
+
+def test_a_task_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"task 'sysid' is of kind 'regression'; training serves classification"
+    ):
+        train(replace(CONFIG, task="sysid"), RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -96,7 +96,7 @@ class LTIAdapter(Protocol):
         ...
 
     def write_back(self, layer: Any, reduction: Any) -> Mapping[str, ParameterUpdate]:
-        """The layer's parameters, by name, that realise ``reduction.system``.
+        """The layer's parameters, and buffers if need be, by name, that realise ``reduction.system``.
 
         ``reduction`` is a :class:`compressm.lti.Reduction`, unless the adapter balances by itself.
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from compressm.bench import MemoryMeasurementError
 from compressm.cli.bench import bench
+from compressm.cli.data import data
 from compressm.cli.demo import demo
 from compressm.cli.experiment import experiment
 from compressm.cli.models import compress, evaluate, inspect
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "experiment": experiment,
     "bench": bench,
+    "data": data,
 }
 
 # What bad input, missing files and failed runs raise; anything else is a bug and keeps its traceback.

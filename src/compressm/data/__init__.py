@@ -7,12 +7,14 @@ training, ``ordered_batches`` goes through one once for evaluation.
 from compressm.data.batches import Batches, ordered_batches
 from compressm.data.errors import DataError
 from compressm.data.splits import Batch, Split, Splits, hold_out
-from compressm.data.tasks import Task, describe, get_task, load, task_names
+from compressm.data.task import Recipe, Task
+from compressm.data.tasks import describe, get_task, load, task_names
 
 __all__ = [
     "Batch",
     "Batches",
     "DataError",
+    "Recipe",
     "Split",
     "Splits",
     "Task",

@@ -10,9 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,23 +20,11 @@ import numpy as np
 
 from compressm.data.errors import DataError
 from compressm.data.splits import Array
+from compressm.scan.runtime.cache import cache_directory
 
 VARIABLE = "COMPRESSM_CACHE_DIR"
 FORMAT = 1
 _MANIFEST = "manifest.json"
-
-
-def cache_dir() -> Path:
-    """Return the cache folder: the environment variable COMPRESSM_CACHE_DIR, or the platform's own place."""
-    if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "compressm"
 
 
 def cached_arrays(
@@ -56,7 +42,7 @@ def cached_arrays(
     Raises:
         DataError: If a source cannot be read.
     """
-    entry = cache_dir() / "arrays" / f"{name}-{_key(sources)}"
+    entry = cache_directory() / "arrays" / f"{name}-{_key(sources)}"
     if (kept := _open(entry)) is not None:
         return kept
     arrays = build()
@@ -64,7 +50,7 @@ def cached_arrays(
         _store(entry, arrays)
     except OSError as error:
         _say_once(
-            f"cannot write the cache {cache_dir()} ({error}): data is decoded anew in every run; "
+            f"cannot write the cache {cache_directory()} ({error}): data is decoded anew in every run; "
             f"set {VARIABLE} to a writable folder"
         )
     return arrays

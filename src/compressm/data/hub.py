@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from compressm.data.cache import VARIABLE, cache_dir
+from compressm.data.cache import VARIABLE
 from compressm.data.download import Patience, download
 from compressm.data.errors import DataError
 from compressm.data.source import Source
+from compressm.scan.runtime.cache import cache_directory
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -38,7 +39,7 @@ def hub_files(
         DataError: If a file cannot be fetched, or is not there and downloads are not allowed.
     """
     endpoint = (os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
-    folder = cache_dir() / "hub" / repository.replace("/", "--") / revision
+    folder = cache_directory() / "hub" / repository.replace("/", "--") / revision
     paths = [folder / name for name in names]
     for name, path in zip(names, paths, strict=True):
         if path.is_file():

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+# Never the training seed: every run of a task is validated on the same sequences.
+VALIDATION_SEED = 2510
 Array = npt.NDArray[Any]
 Encoding = Callable[[Tensor], Tensor]
 
@@ -23,9 +25,12 @@ class Batch(NamedTuple):
     """What a model is trained on in one step; unpacks as ``inputs, targets, lengths``.
 
     Attributes:
-        inputs: Real sequences, float32 ``(B, L, input_dim)``; tasks of tokens may give int64 ``(B, L)``.
-        targets: Classes, int64 ``(B,)``; language modelling may give ``(B, L)``.
-        lengths: Number of valid steps of each sequence, int64 ``(B,)``, or None if all ``L`` are valid.
+        inputs: Real sequences, float32 ``(B, L, input_dim)``, for pairs of them ``(B, 2, L, input_dim)``;
+            an encoding that keeps tokens gives int64 ``(B, L)``.
+        targets: Classes, int64 ``(B,)``; symbols at every step, int64 ``(B, L)``; or real values at every
+            step, float32 ``(B, L, target_dim)``.
+        lengths: Number of valid steps of each sequence, int64 ``(B,)``, for pairs ``(B, 2)``, or None if all
+            ``L`` are valid.
     """
 
     inputs: Tensor
@@ -58,16 +63,21 @@ class Split:
     """One part (train, validation or test) of a data set.
 
     Attributes:
-        inputs: Stored sequences ``(count, L, ...)`` in any dtype ``encode`` understands.
-        targets: Integers ``(count,)`` or ``(count, L)``.
-        lengths: Number of valid steps ``(count,)``, each in 1..L, or None if all are.
+        inputs: Stored sequences ``(count, L, ...)``, or pairs ``(count, 2, L, ...)``, in any dtype ``encode``
+            understands.
+        targets: Integers ``(count,)`` or ``(count, L)``, or real values ``(count, L, target_dim)``.
+        lengths: Number of valid steps ``(count,)``, for pairs ``(count, 2)``, each in 1..L, or None if all
+            are.
         encode: Maps a tensor of stored sequences ``(B, L, ...)`` to what the model reads.
+        pad_to: Batches end at their longest sequence, rounded up to a multiple of this; None keeps all L
+            steps. Needs ``lengths`` and targets without a time axis.
     """
 
     inputs: Array
     targets: Array
     lengths: Array | None = None
     encode: Encoding = as_real
+    pad_to: int | None = None
 
     def __post_init__(self) -> None:
         if self.inputs.ndim < 2:
@@ -77,22 +87,39 @@ class Split:
                 continue
             if len(array) != len(self.inputs):
                 raise ValueError(f"{name} has {len(array)} rows but inputs has {len(self.inputs)}")
-            if not np.issubdtype(array.dtype, np.integer):
+            real = name == "targets" and array.ndim == 3 and np.issubdtype(array.dtype, np.floating)
+            if not real and not np.issubdtype(array.dtype, np.integer):
                 raise TypeError(f"{name} of a split must be integers, got {array.dtype}")
         if self.lengths is not None and self.lengths.size:
-            low, high, limit = int(self.lengths.min()), int(self.lengths.max()), self.inputs.shape[1]
+            low, high, limit = int(self.lengths.min()), int(self.lengths.max()), self.steps
             if low < 1 or high > limit:
                 raise ValueError(f"lengths must lie in 1..{limit}, got {low}..{high}")
+        if self.pad_to is not None and (self.pad_to < 1 or self.lengths is None or self.targets.ndim > 1):
+            raise ValueError(
+                f"pad_to={self.pad_to} must be positive and needs lengths and one target a sequence; "
+                "leave it out otherwise"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps ``L`` of a stored sequence, padding included."""
+        return int(self.inputs.shape[1 if self.lengths is None else self.lengths.ndim])
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def batch(self, rows: Array | slice) -> Batch:
         """Encode the sequences of the given rows (integers, or a slice)."""
+        stored, lengths = self.inputs[rows], None
+        if self.lengths is not None:
+            lengths = torch.from_numpy(self.lengths[rows].astype(np.int64))
+            if self.pad_to is not None:
+                end = -(-int(lengths.max()) // self.pad_to) * self.pad_to
+                stored = stored[:, :end] if lengths.ndim == 1 else stored[:, :, :end]
         # Copied, because PyTorch has no read-only tensors and an encoding may work in place.
-        inputs = torch.from_numpy(np.array(self.inputs[rows]))
-        targets = torch.from_numpy(self.targets[rows].astype(np.int64))
-        lengths = None if self.lengths is None else torch.from_numpy(self.lengths[rows].astype(np.int64))
+        inputs = torch.from_numpy(np.array(stored))
+        real = np.issubdtype(self.targets.dtype, np.floating)
+        targets = torch.from_numpy(self.targets[rows].astype(np.float32 if real else np.int64))
         return Batch(self.encode(inputs), targets, lengths)
 
     def subset(self, rows: Array | slice) -> Split:

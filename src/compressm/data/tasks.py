@@ -2,82 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from compressm.data.mnist import load_mnist
-from compressm.data.mnist_mini import load_mnist_mini
+from compressm.data import (
+    aan,
+    cifar,
+    fsdd,
+    imdb,
+    listops,
+    mnist,
+    mnist_mini,
+    pathfinder,
+    robot,
+    shakespeare,
+    sysid,
+    toy,
+)
 from compressm.data.source import Source
 from compressm.data.splits import Splits
-from compressm.data.toy import LENGTH, PERIODS, SIZES, make_toy
+from compressm.data.task import Task
 
-Reader = Callable[[Source], Splits]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A sequence classification task.
-
-    Attributes:
-        name: What the user types.
-        input_dim: Features per step.
-        num_classes: Number of classes.
-        length: Longest sequence, in steps.
-        sizes: Number of training, validation and test sequences.
-        description: One sentence about the task.
-        origin: Where the data comes from, and its licence.
-        reader: Makes the splits from a source.
-    """
-
-    name: str
-    input_dim: int
-    num_classes: int
-    length: int
-    sizes: tuple[int, int, int]
-    description: str
-    origin: str
-    reader: Reader
-
-
-_MNIST_ORIGIN = (
-    "MNIST by Yann LeCun and Corinna Cortes, commonly given as CC BY-SA 3.0; "
-    "LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998."
-)
 _TASKS = {
     task.name: task
     for task in (
-        Task(
-            name="smnist",
-            input_dim=1,
-            num_classes=10,
-            length=784,
-            sizes=(54_000, 6_000, 10_000),
-            description="Sequential MNIST: a handwritten digit read pixel by pixel, values in [0, 1].",
-            origin=f"{_MNIST_ORIGIN} Read from a data folder, or fetched from the hub (ylecun/mnist).",
-            reader=load_mnist,
-        ),
-        Task(
-            name="smnist-mini",
-            input_dim=1,
-            num_classes=10,
-            length=784,
-            sizes=(15_750, 1_750, 4_000),
-            description="A part of sequential MNIST with equally many images of each digit.",
-            origin=f"{_MNIST_ORIGIN} Part of this package: needs no network and no data folder.",
-            reader=lambda _: load_mnist_mini(),
-        ),
-        Task(
-            name="toy",
-            input_dim=1,
-            num_classes=len(PERIODS),
-            length=LENGTH,
-            sizes=SIZES,
-            description="Noisy sine waves of different lengths; the class is the period.",
-            origin="Made in memory, for tests and first steps.",
-            reader=lambda _: make_toy(),
-        ),
+        *mnist.TASKS,
+        *mnist_mini.TASKS,
+        *cifar.TASKS,
+        *fsdd.TASKS,
+        *imdb.TASKS,
+        *shakespeare.TASKS,
+        *listops.TASKS,
+        *pathfinder.TASKS,
+        *aan.TASKS,
+        *sysid.TASKS,
+        *robot.TASKS,
+        *toy.TASKS,
     )
+}
+_WANTED = {
+    "classification": "{task.num_classes} classes",
+    "pairs": "in pairs, {task.num_classes} classes",
+    "tokens": "the next of {task.num_classes} symbols at every step",
+    "regression": "{task.target_dim} real values at every step",
 }
 
 
@@ -126,12 +92,15 @@ def describe(name: str) -> str:
     """
     task = get_task(name)
     train, validation, test = task.sizes
+    values = "1 value" if task.input_dim == 1 else f"{task.input_dim} values"
+    values = values if task.vocab_size is None else f"one of {task.vocab_size} tokens, one-hot"
+    wanted = _WANTED[task.kind].format(task=task)
     return "\n".join(
         (
             f"{task.name}: {task.description}",
             f"  sequences   {train:,} train, {validation:,} validation, {test:,} test",
-            f"  shape       up to {task.length:,} steps of {task.input_dim} "
-            f"{'value' if task.input_dim == 1 else 'values'}, {task.num_classes} classes",
+            f"  shape       up to {task.length:,} steps of {values}, {wanted}",
+            f"  kind        {task.kind}",
             f"  origin      {task.origin}",
         )
     )

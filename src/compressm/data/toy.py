@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from compressm.data.splits import Split, Splits
+from compressm.data.task import Task
 
 LENGTH = 32
 SHORTEST = 12
@@ -36,3 +37,17 @@ def _waves(count: int, random: np.random.RandomState) -> Split:
     waves = np.sin(angle) + 0.1 * random.standard_normal((count, LENGTH))
     waves[steps >= lengths[:, None]] = 0.0
     return Split(waves.astype(np.float32)[:, :, None], targets, lengths)
+
+
+TASKS = (
+    Task(
+        name="toy",
+        input_dim=1,
+        num_classes=len(PERIODS),
+        length=LENGTH,
+        sizes=SIZES,
+        description="Noisy sine waves of different lengths; the class is the period.",
+        origin="Made in memory, for tests and first steps.",
+        reader=lambda _: make_toy(),
+    ),
+)

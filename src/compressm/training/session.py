@@ -60,6 +60,11 @@ class Session:
         self._step_times: list[tuple[int, float]] = []
         torch.manual_seed(config.seed)
         task, settings = get_task(config.task), config.model
+        if task.kind != "classification":
+            raise ValueError(
+                f"task {config.task!r} is of kind {task.kind!r}; training serves classification so far "
+                "('compressm data list' shows every task's kind)"
+            )
         self.model = SequenceClassifier(
             task.input_dim,
             task.num_classes,

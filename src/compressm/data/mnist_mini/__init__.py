@@ -16,7 +16,9 @@ from importlib.resources import files
 import numpy as np
 
 from compressm.data.errors import DataError
+from compressm.data.mnist import ORIGIN
 from compressm.data.splits import Array, Split, Splits, as_pixels
+from compressm.data.task import Task
 
 IMAGES = "images.npy.xz"
 MANIFEST = "manifest.json"
@@ -59,3 +61,17 @@ def _arrange(images: Array, per_digit: dict[str, int]) -> Splits:
         parts.append(Split(inputs, np.tile(np.arange(digits), count), encode=as_pixels))
         start += count
     return Splits(*parts)
+
+
+TASKS = (
+    Task(
+        name="smnist-mini",
+        input_dim=1,
+        num_classes=10,
+        length=784,
+        sizes=(15_750, 1_750, 4_000),
+        description="A part of sequential MNIST with equally many images of each digit.",
+        origin=f"{ORIGIN} Part of this package: needs no network and no data folder.",
+        reader=lambda _: load_mnist_mini(),
+    ),
+)

@@ -1,0 +1,58 @@
+"""Pathfinder of the Long Range Arena, 32x32, hard: does a dashed contour join the two dots?
+
+Files in the hub's layout (``train-00000-of-00001.parquet`` and so on, columns image and label) as
+:func:`generate` writes them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from compressm.data.cache import cached_arrays
+from compressm.data.generated import check_files, find_parts
+from compressm.data.parquet import ImageLayout, read_images
+from compressm.data.pathfinder.generate import FILES, generate
+from compressm.data.source import Source
+from compressm.data.splits import Array, Split, Splits, as_pixels
+from compressm.data.task import Task
+
+LAYOUT = ImageLayout(image="image", label="label", mode="L", height=32, width=32, num_classes=2)
+
+
+def load_pathfinder(source: Source) -> Splits:
+    """Load the images as sequences of 1024 pixels in [0, 1].
+
+    Raises:
+        DataError: If a file is missing or damaged.
+        ModuleNotFoundError: If Parquet has to be read and ``compressm[data]`` is not installed.
+    """
+    return Splits(*(_read(path, source) for path in find_parts(source, "pathfinder", FILES)))
+
+
+def _read(path: Path, source: Source) -> Split:
+    arrays = cached_arrays("pathfinder", [path], partial(_decode, path, source.progress))
+    images = arrays["images"]
+    return Split(images.reshape(len(images), -1, 1), arrays["labels"], encode=as_pixels)
+
+
+def _decode(path: Path, progress: bool) -> dict[str, Array]:
+    check_files([path])
+    return read_images([path], LAYOUT, progress=progress)
+
+
+TASKS = (
+    Task(
+        name="pathfinder",
+        input_dim=1,
+        num_classes=2,
+        length=1024,
+        sizes=(160_000, 20_000, 20_000),
+        description="Pathfinder: are the two dots of a 32x32 image joined by a dashed contour of 14 dashes?",
+        origin="Generated (compressm data generate pathfinder) to the hard 32x32 setting of the Long Range "
+        "Arena: Tay and others, ICLR 2021, after Linsley and others, NeurIPS 2018.",
+        reader=load_pathfinder,
+        generator=generate,
+        needs_files=True,
+    ),
+)
