@@ -8,7 +8,6 @@ from torch._dynamo.testing import CompileCounter
 import compressm
 from compressm.models import SequenceClassifier, compile_blocks
 
-
 # PyTorch's tracer reads .grad of whatever it meets, and warns of it.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 

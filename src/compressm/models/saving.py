@@ -15,12 +15,13 @@ from torch import nn
 
 from compressm._version import __version__
 from compressm.models.classifier import SequenceClassifier
+from compressm.models.language import LanguageModel
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
-MODELS: dict[str, type[Any]] = {"SequenceClassifier": SequenceClassifier}
+MODELS: dict[str, type[Any]] = {"SequenceClassifier": SequenceClassifier, "LanguageModel": LanguageModel}
 """Classes that :func:`load` can build by itself, by name: each takes its ``config`` as keyword arguments."""
 
 

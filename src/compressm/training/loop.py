@@ -74,9 +74,11 @@ def train(
         FloatingPointError: If the loss stops being a number.
         ValueError: Naming the layer, if a cut meets one that is unstable or not finite.
     """
+    folder.check_new()
     splits = splits or load(config.task, data_dir=config.data_dir)
+    session = Session(config, splits)
     folder.create(config)
-    return _run(Session(config, splits), folder, splits, watch)
+    return _run(session, folder, splits, watch)
 
 
 def resume(folder: RunFolder, *, splits: Splits | None = None, watch: Watcher | None = None) -> RunResult:

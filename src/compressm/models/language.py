@@ -1,0 +1,230 @@
+"""Language models: tied embeddings around pre-norm state-space blocks, in parallel and streaming."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressm.models.language_block import LANGUAGE_MIXERS, LanguageBlock, make_mixer
+from compressm.models.sampling import check_sampling, draw
+
+StreamState = tuple[Tensor, ...]
+"""What a streaming language model carries from token to token: one state for each layer."""
+
+
+class LanguageModel(nn.Module):
+    """Next-token logits: embeddings, ``num_layers`` blocks, RMS norm, and the embeddings again as the head.
+
+    With ``mixer="mamba"`` parameters have the names and shapes of Transformers' ``MambaModel``, with "mamba2"
+    those of ``Mamba2Model``: state dicts of such a ``backbone`` load as they are.
+
+    Args:
+        vocab_size: Tokens ``V``.
+        num_layers: Blocks.
+        model_dim: Channels ``H``.
+        state_dim: States ``N`` of every layer, or one number for each (a model after cuts has its own sizes).
+        mixer: The state-space layer, one of ``compressm.models.language_block.LANGUAGE_MIXERS``.
+        mixer_options: More keyword arguments of the layers, such as ``{"expand": 4}``; the same for all.
+        feed_forward: Whether a block has a gated feed-forward part after its layer. By default what the layer
+            is known with: none for Mamba, which has one in itself.
+        dropout: Probability of dropout before each residual sum.
+
+    Initialisation: embeddings normal with deviation 0.02, all else as the layers do.
+
+    Raises:
+        TypeError: If the layer does not know an option.
+        ValueError: If the mixer is unknown, a size or probability is out of range, or ``state_dim`` has
+            another length than ``num_layers``.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        num_layers: int,
+        model_dim: int,
+        state_dim: int | Sequence[int],
+        mixer: str = "mamba",
+        mixer_options: Mapping[str, Any] | None = None,
+        feed_forward: bool | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if mixer not in LANGUAGE_MIXERS:
+            raise ValueError(f"mixer is {mixer!r}; choose one of {', '.join(sorted(LANGUAGE_MIXERS))}")
+        for name, size in (("vocab_size", vocab_size), ("num_layers", num_layers), ("model_dim", model_dim)):
+            if size < 1:
+                raise ValueError(f"{name} is {size}; it must be at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        sizes = [state_dim] * num_layers if isinstance(state_dim, int) else list(state_dim)
+        if len(sizes) != num_layers:
+            raise ValueError(f"state_dim has {len(sizes)} entries for {num_layers} layers; give one for each")
+        self.mixer, self.dropout = mixer, dropout
+        self.mixer_options = dict(mixer_options or {})
+        self.feed_forward = LANGUAGE_MIXERS[mixer].feed_forward if feed_forward is None else feed_forward
+        self.embeddings = nn.Embedding(vocab_size, model_dim)
+        nn.init.normal_(self.embeddings.weight, std=0.02)
+        self.layers = nn.ModuleList(
+            LanguageBlock(
+                make_mixer(mixer, model_dim, size, self.mixer_options),
+                model_dim,
+                feed_forward=self.feed_forward,
+                dropout=dropout,
+            )
+            for size in sizes
+        )
+        self.norm_f = nn.RMSNorm(model_dim, eps=1e-5)
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens ``V``."""
+        return self.embeddings.num_embeddings
+
+    @property
+    def state_dims(self) -> list[int]:
+        """States of each layer as it is now."""
+        return [block.mixer.state_dim for block in self._blocks()]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build this model at its present sizes."""
+        return {
+            "vocab_size": self.vocab_size,
+            "num_layers": len(self.layers),
+            "model_dim": self.embeddings.embedding_dim,
+            "state_dim": self.state_dims,
+            "mixer": self.mixer,
+            "mixer_options": dict(self.mixer_options),
+            "feed_forward": self.feed_forward,
+            "dropout": self.dropout,
+        }
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of the token after each.
+
+        Args:
+            tokens: ``(batch, L)``, integers in ``0..V-1``.
+
+        Returns:
+            Logits ``(batch, L, V)``.
+
+        Raises:
+            TypeError: If the tokens are no integers.
+            ValueError: If they are no such batch, or (on a CPU) one is outside the vocabulary.
+        """
+        return self._logits(self._run(tokens, None, final_state=False)[0])
+
+    def advance(self, tokens: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+        """Run whole sequences on from a state, such as a prompt before :meth:`step`.
+
+        Args:
+            tokens: ``(batch, L)``.
+            state: What an earlier call returned for the tokens before; None at the start.
+
+        Returns:
+            Logits ``(batch, L, V)`` and the state after the last token.
+
+        Raises:
+            TypeError: If the tokens are no integers.
+            ValueError: If tokens or state do not fit the model.
+        """
+        hidden, state = self._run(tokens, state, final_state=True)
+        return self._logits(hidden), state
+
+    def step(self, token: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+        """Take one token of each sequence, ``(batch,)``; returns logits ``(batch, V)`` and the new state.
+
+        Raises:
+            TypeError: If the tokens are no integers.
+            ValueError: If tokens or state do not fit the model.
+        """
+        self._check(token, dims=1)
+        states = self._states(state)
+        hidden = self.embeddings(token)
+        after = []
+        for block, before in zip(self._blocks(), states, strict=True):
+            hidden, last = block.step(hidden, before)
+            after.append(last)
+        return self._logits(hidden), tuple(after)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Continue prompts, token by token: the cost of one does not grow with what came before.
+
+        Args:
+            prompt: ``(batch, L)`` with ``L >= 1``.
+            max_new_tokens: Tokens to add.
+            temperature: Divides the logits; 0 takes the likeliest token.
+            top_k: Draw among so many of the likeliest tokens; among all if None.
+            generator: Source of randomness; the default one if None.
+
+        Returns:
+            Prompt and continuation, ``(batch, L + max_new_tokens)``.
+
+        Raises:
+            RuntimeError: In training mode.
+            TypeError: If the tokens are no integers.
+            ValueError: If the prompt does not fit the model or a setting is out of range.
+        """
+        if self.training:
+            raise RuntimeError("generate() samples from a trained model: call model.eval() first")
+        check_sampling(max_new_tokens, temperature, top_k)
+        hidden, state = self._run(prompt, None, final_state=True)
+        logits, tokens = self._logits(hidden[:, -1]), list(prompt.unbind(1))
+        for index in range(max_new_tokens):
+            tokens.append(draw(logits, temperature, top_k, generator).to(prompt.dtype))
+            if index + 1 < max_new_tokens:
+                logits, state = self.step(tokens[-1], state)
+        return torch.stack(tokens, dim=1)
+
+    def _run(
+        self, tokens: Tensor, state: StreamState | None, *, final_state: bool
+    ) -> tuple[Tensor, StreamState]:
+        self._check(tokens, dims=2)
+        states = self._states(state)
+        hidden = self.embeddings(tokens)
+        after = []
+        for block, before in zip(self._blocks(), states, strict=True):
+            hidden, last = block(hidden, before, final_state=final_state)
+            after.append(last)
+        return hidden, tuple(after)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(self.norm_f(hidden), self.embeddings.weight)
+
+    def _blocks(self) -> list[LanguageBlock]:
+        return cast(list[LanguageBlock], list(self.layers))
+
+    def _states(self, state: StreamState | None) -> Sequence[Tensor | None]:
+        if state is None:
+            return [None] * len(self.layers)
+        if len(state) != len(self.layers):
+            raise ValueError(
+                f"the state holds {len(state)} layers, the model has {len(self.layers)}; "
+                "give what advance() or step() of this model returned"
+            )
+        return state
+
+    def _check(self, tokens: Tensor, dims: int) -> None:
+        shape = "(batch, L) with L >= 1" if dims == 2 else "(batch,)"
+        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+            raise TypeError(f"tokens are {tokens.dtype}; give integers, such as tokens.long()")
+        if tokens.dim() != dims or tokens.numel() == 0:
+            raise ValueError(f"tokens have shape {tuple(tokens.shape)}; expected {shape}")
+        # Elsewhere this would wait for the device at every step.
+        if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = tokens.aminmax()
+            if low < 0 or high >= self.vocab_size:
+                wrong = int(low if low < 0 else high)
+                raise ValueError(f"tokens hold {wrong}; each must be in 0..{self.vocab_size - 1}")
