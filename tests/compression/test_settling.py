@@ -122,3 +122,21 @@ def test_the_guard_takes_back_what_the_automatic_schedule_did() -> None:
         (2, "undone"),
         (2, ""),
     ]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_cut_on_trial_is_judged_before_the_next_one(good: bool) -> None:
+    """The automatic schedule does not know the guard's patience: no cut goes unjudged."""
+    model, optimizer = make()
+    guard = Rollback(tolerance=0.0, mode="max", patience=STEPS, retries=0)
+    compressor = compressm.Compressor(
+        model, optimizer, rank=compressm.FixedRank(3), schedule=auto(), guard=guard
+    )
+    for call in range(3 * STEPS):
+        if len({record.attempt for record in compressor.records}) == 2:
+            break
+        model(torch.randn(4, 9, 2)).square().sum().backward()
+        compressor.step(metric=float(call if good else -call))
+    first = compressor.records[0]
+    assert first.verdict == ("kept" if good else "undone")
+    assert compressor.records[-1].attempt == 2

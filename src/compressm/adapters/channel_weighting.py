@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from compressm.adapters.parameters import pair
 from compressm.adapters.weighting import MAX_ROWS, Weighting
 from compressm.lti import Balancing, Realization
 from compressm.lti.siso import balance_channels
@@ -129,7 +130,7 @@ def _moments(
     spread = (torch.eye(channels, dtype=into.dtype)[:, None, :] * into[:, :, None]).flatten(0, 1)
     count = 0
     for u in signals:
-        x = lti_states(u, _pair(A.flatten(), u.dtype), _pair(spread, u.dtype), reverse=reverse)
+        x = lti_states(u, pair(A.flatten()).to(u.dtype), pair(spread).to(u.dtype), reverse=reverse)
         x = x.flatten(0, 1)[::stride].double().reshape(-1, 2, channels, states)
         columns = x.permute(2, 0, 1, 3).flatten(2)  # (channels, rows, [Re x, Im x])
         if not real:
@@ -137,7 +138,3 @@ def _moments(
         total += columns.mT @ columns.conj()
         count += x.shape[0]
     return total / count
-
-
-def _pair(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.stack((value.real, value.imag)).to(dtype)

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from compressm.adapters.parameters import pair
 from compressm.lti import (
     Balancing,
     DiagonalSystem,
@@ -146,7 +147,7 @@ def _moment(
         if not bool(torch.isfinite(signal).all()):
             raise ValueError(f"recorded {name} hold values that are not finite")
         u = signal.to("cpu", torch.promote_types(signal.dtype, torch.float32))
-        x = lti_states(u, _pair(A, u.dtype), _pair(into, u.dtype), reverse=reverse)
+        x = lti_states(u, pair(A).to(u.dtype), pair(into).to(u.dtype), reverse=reverse)
         x = x.flatten(0, 1)[::stride].double()
         columns = x.flatten(1) if real else torch.complex(x[:, 0], x[:, 1])
         total += columns.mT @ columns.conj()
@@ -166,7 +167,3 @@ def _covariance_root(name: str, signals: Sequence[Tensor]) -> Tensor:
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(f"recorded {name} hold values that are not finite")
     return _root(rows.mT @ rows / len(rows))
-
-
-def _pair(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.stack((value.real, value.imag)).to(dtype)

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
+from rich.progress import TaskID
 
+from compressm.cli.progress import Display
 from compressm.experiments import Cell, outcome_runs, read_experiment, run_experiment, write_outcome
 from compressm.experiments.results import Record, Results
 from compressm.experiments.runner import RESULTS
@@ -72,7 +71,7 @@ def experiment(
         raise SystemExit(1)
 
 
-class ExperimentDisplay:
+class ExperimentDisplay(Display):
     """A bar for all cells and one for each that runs, on a terminal; a line for each that ended anywhere.
 
     Args:
@@ -80,30 +79,10 @@ class ExperimentDisplay:
     """
 
     def __init__(self, console: Console) -> None:
-        self._bars = Bars(
-            # Narrow enough for 80 columns.
-            TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=10),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[facts]:<24}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
+        super().__init__(console, names=24, facts=24)
         self._all: TaskID | None = None
         self._running: dict[str, TaskID] = {}
         self._ended = self._count = 0
-
-    def __enter__(self) -> "ExperimentDisplay":
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
 
     def planned(self, cells: Sequence[Cell], done: int) -> None:
         """Show the bar for all cells."""

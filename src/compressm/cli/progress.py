@@ -1,6 +1,7 @@
 """What a run shows while it works: bar, loss, accuracy, sizes, and a line for every cut."""
 
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -29,25 +30,26 @@ def describe_cut(cut: Cut) -> list[str]:
     return lines
 
 
-class RunDisplay:
-    """A live bar for each run, on a terminal; plain lines for the cuts anywhere.
+class Display:
+    """Live bars with a name and some facts each, while it is entered. Together they fit 80 columns.
 
     Args:
-        console: Where to show it.
+        console: Where to show them.
+        names: Columns for the names.
+        facts: Columns for the facts.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, names: int, facts: int) -> None:
         self._bars = Bars(
-            # Narrow enough for 80 columns.
-            TextColumn("{task.description:<17}"),
+            TextColumn(f"{{task.description:<{names}}}"),
             BarColumn(bar_width=10),
             TaskProgressColumn(),
-            TextColumn("{task.fields[facts]:<34}"),
+            TextColumn(f"{{task.fields[facts]:<{facts}}}"),
             TimeElapsedColumn(),
             console=console,
         )
 
-    def __enter__(self) -> "RunDisplay":
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 
@@ -58,6 +60,17 @@ class RunDisplay:
         trace: TracebackType | None,
     ) -> None:
         self._bars.stop()
+
+
+class RunDisplay(Display):
+    """A live bar for each run, on a terminal; plain lines for the cuts anywhere.
+
+    Args:
+        console: Where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, names=17, facts=34)
 
     def watch(self, name: str, steps: int) -> Watcher:
         """A watcher that shows one run under ``name``."""

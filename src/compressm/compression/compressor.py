@@ -154,6 +154,10 @@ class Compressor:
     def _attempt(self, attempt: int) -> Cut:
         if self._watch is None:
             return self._cut(self.rank, attempt)
+        # A schedule that does not know the guard's patience may ask for a cut while one is on trial.
+        undone = self._judge(self._watch)
+        if undone is not None:
+            return undone
         before = self._watch.mean("before the cut")
         return self._guarded_cut(self._watch, self.rank, attempt, 0, before, self._take_snapshot())
 
@@ -231,8 +235,8 @@ class Compressor:
             after=after,
             tolerance=guard.tolerance,
             sizes={layer.name: layer.new for layer in undone.layers},
-            reason=f"{guard.patience} steps after the cut at step {undone.step} the metric is {after:.6g}, "
-            f"and it was {before:.6g}: worse by more than {guard.tolerance:g}",
+            reason=f"{self._step - undone.step} steps after the cut at step {undone.step} the metric is "
+            f"{after:.6g}, and it was {before:.6g}: worse by more than {guard.tolerance:g}",
         )
         saved, retry = pending["snapshot"], pending["retry"] + 1
         snapshot.restore(saved["training"], self._model, self._optimizers, self._stateful)

@@ -124,7 +124,11 @@ class Schedule:
         """Whether ``step`` is not before the last attempt."""
         return step >= self.steps[-1]
 
-    def due(self, step: int, observation: Observation | None = None) -> int | None:  # noqa: ARG002
+    def due(
+        self,
+        step: int,
+        observation: Observation | None = None,  # noqa: ARG002 - the step count decides alone
+    ) -> int | None:
         """The attempt that falls on ``step``, whatever was observed."""
         return self.steps.index(step) + 1 if step in self.steps else None
 

@@ -9,10 +9,10 @@ from compressm.layers.conv import CausalConv1d, causal_convolution
 from compressm.layers.delta_rule import delta_rule_scan
 from compressm.layers.linear_attention import head_value_dim, split_heads
 from compressm.layers.norms import RMSNorm
-from compressm.layers.precision import at_least_float32
 from compressm.layers.single_step import Recurrence, delta_rule_step
 from compressm.layers.time_steps import initial_time_step_bias
 from compressm.layers.windowed import WindowedLayer
+from compressm.scan.precision import at_least_float32
 
 
 class DeltaNet(WindowedLayer):

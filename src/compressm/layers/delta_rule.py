@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from compressm.layers.precision import at_least_float32
+from compressm.scan.precision import at_least_float32
 
 
 def delta_rule_scan(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from compressm.layers.arguments import check_sizes
 from compressm.layers.linear_attention import LinearAttentionLayer, split_heads
-from compressm.layers.precision import at_least_float32
+from compressm.scan.precision import at_least_float32
 
 
 class GatedLinearAttention(LinearAttentionLayer):

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from compressm.layers.arguments import check_dtype, check_input, check_sequence, check_sizes, check_state
 from compressm.layers.base import StateSpaceLayer
 from compressm.layers.norms import RMSNorm
-from compressm.layers.precision import at_least_float32
 from compressm.layers.single_step import Recurrence, linear_attention_step
 from compressm.scan import linear_attention_scan
+from compressm.scan.precision import at_least_float32
 
 
 class LinearAttentionLayer(StateSpaceLayer):

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from compressm.layers.arguments import check_dtype, check_input, check_sequence, check_sizes
 from compressm.layers.conv import CausalConv1d
-from compressm.layers.precision import at_least_float32
 from compressm.layers.time_steps import initial_time_step_bias
 from compressm.layers.windowed import WindowedLayer
 from compressm.scan import selective_scan
+from compressm.scan.precision import at_least_float32
 
 
 class Mamba(WindowedLayer):

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from compressm.layers.arguments import check_dtype, check_input, check_sequence, check_sizes
 from compressm.layers.conv import CausalConv1d
 from compressm.layers.norms import GatedRMSNorm
-from compressm.layers.precision import at_least_float32
 from compressm.layers.single_step import Recurrence, linear_attention_step
 from compressm.layers.time_steps import initial_time_step_bias
 from compressm.layers.windowed import WindowedLayer
 from compressm.scan import linear_attention_scan
+from compressm.scan.precision import at_least_float32
 
 
 class Mamba2(WindowedLayer):

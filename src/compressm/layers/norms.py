@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressm.layers.precision import at_least_float32
+from compressm.scan.precision import at_least_float32
 
 
 class RMSNorm(nn.Module):

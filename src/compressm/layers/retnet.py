@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from compressm.layers.linear_attention import LinearAttentionLayer
-from compressm.layers.precision import at_least_float32
+from compressm.scan.precision import at_least_float32
 
 
 class RetNet(LinearAttentionLayer):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compressm.layers.precision import at_least_float32
+from compressm.scan.precision import at_least_float32
 
 Recurrence = Callable[..., tuple[Tensor, Tensor]]
 """A recurrence of keys, values and a matrix state: over a sequence, or over one step of it."""

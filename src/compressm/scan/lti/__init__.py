@@ -15,6 +15,7 @@ from compressm.scan.lti.cost import Shape, choose_form, threads_of, what_to_keep
 from compressm.scan.lti.ops import lti_scan_op
 from compressm.scan.lti.portable import states_of
 from compressm.scan.lti.reference import reference_scan
+from compressm.scan.precision import at_least_float32
 
 HALF_CHANNELS = 64
 """Channels from which on products in bfloat16 are worth the rounding of their operands."""
@@ -63,8 +64,8 @@ def lti_scan(
     half = False
     if torch.is_autocast_enabled(device):
         half = device == "cpu" and torch.get_autocast_dtype(device) == torch.bfloat16
-        u, lam, B, C = (_at_least_float32(x) for x in (u, lam, B, C))
-        state = None if state is None else _at_least_float32(state)
+        u, lam, B, C = (at_least_float32(x) for x in (u, lam, B, C))
+        state = None if state is None else at_least_float32(state)
     check_operands(u, lam, B, C, state)
     if form == "reference":
         with torch.autocast(device, enabled=False):
@@ -104,10 +105,6 @@ def lti_states(
     """
     check_operands(u, lam, B, B.mT, state)
     return states_of(u, lam, B, state, reverse=reverse)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 __all__ = ["FORMS", "calibrate", "lti_scan", "lti_states"]

@@ -9,6 +9,7 @@ ours an operator of PyTorch.
 import torch
 from torch import Tensor
 
+from compressm.scan.precision import at_least_float32
 from compressm.scan.selective.arguments import FORMS, check_decays, check_form, check_operands, served
 from compressm.scan.selective.ops import selective_scan_op
 from compressm.scan.selective.reference import reference_scan
@@ -64,9 +65,9 @@ def selective_scan(
     """
     device = u.device.type if isinstance(u, Tensor) else "cpu"
     if torch.is_autocast_enabled(device):
-        u, delta, A, B, C = (_at_least_float32(x) for x in (u, delta, A, B, C))
+        u, delta, A, B, C = (at_least_float32(x) for x in (u, delta, A, B, C))
         D, z, delta_bias, state = (
-            None if x is None else _at_least_float32(x) for x in (D, z, delta_bias, state)
+            None if x is None else at_least_float32(x) for x in (D, z, delta_bias, state)
         )
     check_operands(u, delta, A, B, C, D, z, delta_bias, state)
     check_form(form, u)
@@ -84,10 +85,6 @@ def selective_scan(
         check_decays(A)
     with torch.autocast(device, enabled=False):
         return reference_scan(*given, delta_softplus=delta_softplus)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 __all__ = ["FORMS", "selective_scan"]

@@ -8,6 +8,7 @@ compiled for it.
 import torch
 from torch import Tensor
 
+from compressm.scan.precision import at_least_float32
 from compressm.scan.ssd.arguments import (
     FORMS,
     check_decays,
@@ -63,8 +64,8 @@ def linear_attention_scan(
     check_options(form, chunk_size)
     device = q.device.type if isinstance(q, Tensor) else "cpu"
     if torch.is_autocast_enabled(device):
-        q, k, v, log_decay = (_at_least_float32(x) for x in (q, k, v, log_decay))
-        state = None if state is None else _at_least_float32(state)
+        q, k, v, log_decay = (at_least_float32(x) for x in (q, k, v, log_decay))
+        state = None if state is None else at_least_float32(state)
     check_operands(q, k, v, log_decay, state)
     if not torch.compiler.is_compiling():
         check_decays(log_decay)
@@ -72,10 +73,6 @@ def linear_attention_scan(
         if form == "reference":
             return reference_scan(q, k, v, log_decay, state, scale=scale)
         return chunked_scan(q, k, v, log_decay, state, scale=scale, chunk_size=chunk_size)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 __all__ = ["FORMS", "default_chunk_size", "linear_attention_scan"]
