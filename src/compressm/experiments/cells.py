@@ -34,9 +34,14 @@ class Cell:
 
     @property
     def hash(self) -> str:
-        """A fingerprint of all settings but the place of the data: equal settings, equal fingerprint."""
-        settings = {key: value for key, value in self.config.to_dict().items() if key != "data_dir"}
-        text = json.dumps(_canonical(settings), sort_keys=True)
+        """A fingerprint of all settings but the place of the data: equal settings, equal fingerprint.
+
+        Settings at their defaults do not enter, so that a setting which did not exist when a run was made
+        leaves its fingerprint as it was.
+        """
+        defaults = TrainConfig(task=self.config.task).to_dict()
+        settings = _differences(self.config.to_dict() | {"data_dir": None}, defaults)
+        text = json.dumps(_canonical({"task": self.config.task, **settings}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -61,6 +66,18 @@ def make_cells(experiment: Experiment, data_dir: Path | None = None) -> list[Cel
         for arm in experiment.arms
         for size in (arm.sizes if arm.size is not None else (None,))
     ]
+
+
+def _differences(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What of ``settings`` is not as in ``defaults``, table by table."""
+    found = {}
+    for key, value in settings.items():
+        default = defaults[key]
+        if isinstance(value, dict) and isinstance(default, dict):
+            value, default = _differences(value, default), {}
+        if value != default:
+            found[key] = value
+    return found
 
 
 def _canonical(value: Any) -> Any:
