@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import compressm
 from compressm.adapters import ParameterUpdate, find_layers
-from compressm.adapters.base import _registry
+from compressm.adapters.registry import _registry
 from compressm.layers import LRU
 from compressm.lti import DiagonalSystem, Reduction
 

@@ -20,7 +20,7 @@ def make() -> SequenceClassifier:
 def test_the_last_passes_are_remembered() -> None:
     model = make()
     layers = find_layers(model)
-    recorder = SignalRecorder(layers, "gradients")
+    recorder = SignalRecorder(layers, ["gradients"] * len(layers))
     model(torch.randn(2, 5, 2))
     assert not recorder.recording
     recorder.switch(on=True)
@@ -39,7 +39,7 @@ def test_the_last_passes_are_remembered() -> None:
 def test_gradients_are_those_of_the_loss_by_the_outputs() -> None:
     model = make()
     layers = find_layers(model)
-    recorder = SignalRecorder(layers, "gradients")
+    recorder = SignalRecorder(layers, ["gradients"] * len(layers))
     recorder.switch(on=True)
     outputs = {}
     layers[0].module.register_forward_hook(lambda _m, _a, output: outputs.update(y=output[0]))
@@ -52,7 +52,7 @@ def test_gradients_are_those_of_the_loss_by_the_outputs() -> None:
 def test_evaluation_and_copies_are_not_recorded() -> None:
     model = make()
     layers = find_layers(model)
-    recorder = SignalRecorder(layers, "inputs")
+    recorder = SignalRecorder(layers, ["inputs"] * len(layers))
     recorder.switch(on=True)
     copy.deepcopy(model)(torch.randn(2, 5, 2))
     model.eval()(torch.randn(2, 5, 2))

@@ -1,16 +1,17 @@
 """How a layer shows its linear system and takes a smaller one; the way in for users' own layers."""
 
 from compressm.adapters.base import (
-    CompressibleLayer,
+    Criterion,
+    LayerAdapter,
     LayerBalancing,
     LayerReduction,
     LTIAdapter,
     ParameterUpdate,
-    find_layers,
-    register,
+    SelectsStates,
 )
 from compressm.adapters.basis import BasisChange
 from compressm.adapters.lru import LRUAdapter
+from compressm.adapters.registry import CompressibleLayer, find_layers, register, register_structure
 from compressm.adapters.rotation import RotationAdapter
 from compressm.adapters.s4d import S4DAdapter
 from compressm.adapters.s5 import S5Adapter
@@ -26,15 +27,19 @@ __all__ = [
     "WEIGHTINGS",
     "BasisChange",
     "CompressibleLayer",
+    "Criterion",
     "LRUAdapter",
     "LTIAdapter",
+    "LayerAdapter",
     "LayerBalancing",
     "LayerReduction",
     "ParameterUpdate",
     "RotationAdapter",
     "S4DAdapter",
     "S5Adapter",
+    "SelectsStates",
     "Weighting",
     "find_layers",
     "register",
+    "register_structure",
 ]

@@ -1,10 +1,11 @@
-"""The adapter protocol, its registry, and the search for layers in a model."""
+"""What an adapter is: how a layer shows what it does, and takes a smaller form."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from compressm.adapters.weighting import Weighting
 from compressm.lti import DiagonalSystem, Realization
@@ -42,7 +43,10 @@ class LayerReduction(Protocol):
 
 
 class LayerBalancing(Protocol):
-    """A layer in balanced coordinates; :class:`compressm.lti.Balancing` for a layer of one system."""
+    """A layer whose states are in an order of importance: balanced, or its own states ranked.
+
+    :class:`compressm.lti.Balancing` for a layer of one system.
+    """
 
     @property
     def hankel_singular_values(self) -> Tensor:
@@ -71,15 +75,15 @@ class ParameterUpdate:
     second_moment: Move | None = None
 
 
-class LTIAdapter(Protocol):
-    """Joins one type of linear time-invariant layer to :mod:`compressm.lti`.
+class LayerAdapter(Protocol):
+    """Joins one type of layer to the reductions.
 
-    Implement the three methods and the attribute for a layer of your own, then
-    ``compressm.register(MyLayer, MyAdapter())``. Adapters are pure: they read the layer and return values;
-    only the compressor writes.
-
-    A layer that is more than one system (:class:`BalancesItself`) also has
-    ``balance(layer, realization, weighting)``, which returns a :class:`LayerBalancing`.
+    What every adapter has. The methods of reduction it serves are those of the protocols it also fulfils:
+    :class:`LTIAdapter` or :class:`BalancesItself` for balancing, :class:`SelectsStates` for selection. It may
+    have a tuple ``preferred_reductions``, names of reductions from the best on (one that needs signals which
+    were not recorded is passed over), and, if its layers keep sizes in plain attributes,
+    :class:`KeepsSizes`. Adapters are pure: they read the layer and return values; only the compressor
+    writes.
     """
 
     @property
@@ -91,24 +95,45 @@ class LTIAdapter(Protocol):
         """States of the layer as it is now."""
         ...
 
+    def write_back(self, layer: Any, reduction: Any) -> Mapping[str, ParameterUpdate]:
+        """The layer's parameters, and buffers if need be, that realise ``reduction``.
+
+        By name, dotted for those of submodules (``"x_proj.weight"``). ``reduction`` is what ``truncate`` of
+        the layer's balancing or selection gave; a :class:`compressm.lti.Reduction` for a layer of one system.
+
+        Raises:
+            ValueError: If the layer cannot represent it.
+        """
+        ...
+
+
+class LTIAdapter(LayerAdapter, Protocol):
+    """Joins one type of linear time-invariant layer to :mod:`compressm.lti`.
+
+    Implement the three methods and the attribute for a layer of your own, then
+    ``compressm.register(MyLayer, MyAdapter())``.
+
+    A layer that is more than one system (:class:`BalancesItself`) also has
+    ``balance(layer, realization, weighting)``, which returns a :class:`LayerBalancing`.
+    """
+
     def system(self, layer: Any) -> DiagonalSystem:
         """The linear map that the layer applies, ``y_k = Re(C x_k) + D u_k``."""
         ...
 
-    def write_back(self, layer: Any, reduction: Any) -> Mapping[str, ParameterUpdate]:
-        """The layer's parameters, and buffers if need be, by name, that realise ``reduction.system``.
 
-        ``reduction`` is a :class:`compressm.lti.Reduction`, unless the adapter balances by itself.
+@runtime_checkable
+class HasSystem(Protocol):
+    """An adapter of layers that are one linear time-invariant system."""
 
-        Raises:
-            ValueError: If the layer cannot represent that system.
-        """
+    def system(self, layer: Any) -> DiagonalSystem:
+        """The linear map that the layer applies."""
         ...
 
 
 @runtime_checkable
 class BalancesItself(Protocol):
-    """An adapter of layers that are more than one system."""
+    """An adapter of layers that are more than one system, or vary with time."""
 
     def balance(self, layer: Any, realization: Realization, weighting: Weighting) -> LayerBalancing:
         """Balance the layer as a whole.
@@ -119,82 +144,40 @@ class BalancesItself(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CompressibleLayer:
-    """A layer of a model that has an adapter."""
+Criterion = Literal["energy", "qr", "magnitude", "random"]
+"""What selects states: joint controllability and observability energy of the running layer, strong
+rank-revealing QR on activations, norms of weights, or chance."""
 
-    name: str
-    module: nn.Module
-    adapter: LTIAdapter
 
-    @property
-    def state_dim(self) -> int:
-        """States as they are now."""
-        return self.adapter.state_dim(self.module)
+@runtime_checkable
+class SelectsStates(Protocol):
+    """An adapter of layers some of whose states can be kept as they are, and the others dropped."""
 
-    def system(self) -> DiagonalSystem:
-        """The layer's linear system.
+    def select(
+        self,
+        layer: Any,
+        criterion: Criterion,
+        weighting: Weighting,
+        generator: torch.Generator | None = None,
+    ) -> LayerBalancing:
+        """Rank the layer's own states.
 
-        Raises:
-            ValueError: Naming the layer, if it is unstable or not finite.
-        """
-        try:
-            return self.adapter.system(self.module)
-        except ValueError as error:
-            raise ValueError(f"layer {self.name!r}: {error}") from error
-
-    def balance(self, realization: Realization, weighting: Weighting) -> LayerBalancing:
-        """Balance the layer, weighted by what is known of its signals.
+        Args:
+            layer: The layer.
+            criterion: What ranks them.
+            weighting: Recorded inputs and gradients of outputs, as far as the criterion needs them.
+            generator: Source of chance for "random".
 
         Raises:
-            ValueError: Naming the layer, if it is unstable or not finite, or cannot be weighted so.
+            ValueError: If the layer does not know the criterion or lacks signals for it.
         """
-        try:
-            if isinstance(self.adapter, BalancesItself):
-                return self.adapter.balance(self.module, realization, weighting)
-            return weighting.balance(self.adapter.system(self.module), realization)
-        except ValueError as error:
-            raise ValueError(f"layer {self.name!r}: {error}") from error
+        ...
 
 
-_registry: dict[type[nn.Module], LTIAdapter] = {}
+@runtime_checkable
+class KeepsSizes(Protocol):
+    """An adapter of layers that keep sizes in plain attributes beside their parameters."""
 
-
-def register(layer_type: type[nn.Module], adapter: LTIAdapter) -> None:
-    """Make layers of ``layer_type`` and its subclasses known to compressm.
-
-    Args:
-        layer_type: The layer's class. Registering a class again replaces its adapter.
-        adapter: Shows the layer's system and writes a smaller one back.
-
-    Raises:
-        TypeError: If ``layer_type`` is not a class of modules or the adapter lacks a member of
-            :class:`LTIAdapter`.
-    """
-    if not (isinstance(layer_type, type) and issubclass(layer_type, nn.Module)):
-        raise TypeError(f"register() takes a subclass of torch.nn.Module, not {layer_type!r}")
-    members = ("ssm_parameters", "state_dim", "system", "write_back")
-    missing = [member for member in members if not hasattr(adapter, member)]
-    if missing:
-        raise TypeError(f"the adapter {adapter!r} for {layer_type.__name__} lacks {', '.join(missing)}")
-    _registry[layer_type] = adapter
-
-
-def find_layers(model: nn.Module) -> list[CompressibleLayer]:
-    """All layers of ``model`` that have an adapter, in the model's order, each once.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    found = []
-    for name, module in model.named_modules():
-        adapter = next((_registry[base] for base in type(module).__mro__ if base in _registry), None)
-        if adapter is not None:
-            found.append(CompressibleLayer(name or type(module).__name__, module, adapter))
-    if not found:
-        known = ", ".join(sorted(base.__name__ for base in _registry))
-        raise ValueError(
-            f"{type(model).__name__} has no layer that compressm knows ({known}); "
-            "make yours known with compressm.register(YourLayer, adapter)"
-        )
-    return found
+    def refresh(self, layer: Any) -> None:
+        """Bring these attributes in line with the shapes of the parameters; called after every write."""
+        ...

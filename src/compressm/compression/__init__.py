@@ -17,7 +17,7 @@ from compressm.compression.ranks import (
     Target,
 )
 from compressm.compression.record import Cut, LayerCut, Undone
-from compressm.compression.reducers import Balanced, Reducer
+from compressm.compression.reducers import Balanced, Reducer, Selected
 from compressm.compression.schedule import CutSchedule, Observation, Schedule
 from compressm.compression.target import TargetMetric
 from compressm.compression.tracking import HSVTracker, TrackRecord
@@ -41,6 +41,7 @@ __all__ = [
     "Reducer",
     "Rollback",
     "Schedule",
+    "Selected",
     "Spectrum",
     "Target",
     "TargetMetric",

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from compressm.adapters import Weighting, find_layers
+from compressm.adapters import find_layers
 from compressm.compression import snapshot
 from compressm.compression.autoschedule import AutoSchedule
 from compressm.compression.cutting import balance_layers, plan_cut
@@ -17,7 +17,7 @@ from compressm.compression.guard import Gentler, Rollback, Watch
 from compressm.compression.optimizer_state import OptimizerState, check_mode, find_optimizer
 from compressm.compression.ranks import FixedRank, RankRule
 from compressm.compression.record import Cut, LayerCut, Undone
-from compressm.compression.reducers import Reducer, find_reducer
+from compressm.compression.reducers import Reducer, find_reducers
 from compressm.compression.schedule import CutSchedule, Observation, Schedule
 from compressm.compression.signals import BATCHES, SignalRecorder
 from compressm.compression.snapshot import Stateful
@@ -43,7 +43,9 @@ class Compressor:
         reduction: What ranks and reduces the states. "states" balances with the states that the inputs of the
             last steps drive; "balanced" with the system's own Gramians, as published, which have an error
             bound; "gradients" and "covariance" are other weightings by data
-            (:class:`compressm.adapters.Weighting`). Or a :class:`~compressm.compression.Reducer`.
+            (:class:`compressm.adapters.Weighting`). "energy", "qr", "magnitude" and "random" select states of
+            selective and attention layers (:class:`compressm.compression.Selected`). Or a
+            :class:`~compressm.compression.Reducer`. None takes for each kind of layer what measured best.
         optimizer_state: "transport" moves moments into the new coordinates, "reset" restarts them, "slice"
             keeps their first entries, as the method's reference implementation does.
         guard: Takes back cuts that hurt.
@@ -54,6 +56,7 @@ class Compressor:
             alone that the schedule asks for. A check costs about as much as a cut.
 
     Attributes:
+        reducers: What reduces each layer.
         records: All attempts so far.
         tracker: Follows the Hankel singular values; its ``records`` are for reports.
 
@@ -70,15 +73,15 @@ class Compressor:
         rank: RankRule,
         schedule: CutSchedule,
         realization: Realization = "real",
-        reduction: str | Reducer = "states",
+        reduction: str | Reducer | None = None,
         optimizer_state: OptimizerState = "transport",
         guard: Rollback | None = None,
         stateful: Mapping[str, Stateful] | None = None,
         track_every: int | None = None,
     ) -> None:
         check_mode(optimizer_state)
-        self.reducer = find_reducer(reduction, realization)
         self._model, self._layers = model, find_layers(model)
+        self.reducers = find_reducers(reduction, realization, self._layers)
         if optimizer is None:
             self._optimizers: tuple[Optimizer, ...] = ()
         else:
@@ -93,10 +96,13 @@ class Compressor:
             _check_patience(guard, schedule)
         if track_every is not None and track_every < 1:
             raise ValueError(f"track_every is {track_every}; it must be at least 1, or None")
-        self.track_every, self.tracker = track_every, _make_tracker(schedule, self.reducer.realization, rank)
+        self.track_every, self.tracker = (
+            track_every,
+            _make_tracker(schedule, self.reducers[0].realization, rank),
+        )
         self.records: list[Cut] = []
         self._step = 0
-        self._recorder = SignalRecorder(self._layers, self.reducer.needs)
+        self._recorder = SignalRecorder(self._layers, [reducer.needs for reducer in self.reducers])
         self._look_ahead()
 
     @property
@@ -145,10 +151,9 @@ class Compressor:
         """Check the Hankel singular values, of the layers as such, where somebody asked for it."""
         own = self.track_every is not None and self._step % self.track_every == 0
         if own or self.schedule.needs_tracking(self._step):
-            realization = self.reducer.realization
             self.tracker.observe(
                 self._step,
-                {layer.name: layer.balance(realization, Weighting()) for layer in self._layers},
+                {layer.name: layer.rank_states(self.tracker.realization) for layer in self._layers},
             )
 
     def _attempt(self, attempt: int) -> Cut:
@@ -167,8 +172,8 @@ class Compressor:
         plan_for = partial(
             plan_cut,
             self._layers,
-            balance_layers(self._layers, self.reducer, self._recorder),
-            reducer=self.reducer,
+            balance_layers(self._layers, self.reducers, self._recorder),
+            reducers=self.reducers,
             attempt=attempt,
             attempts=attempts,
             initial_state_dims=self._initial,
@@ -240,6 +245,8 @@ class Compressor:
         )
         saved, retry = pending["snapshot"], pending["retry"] + 1
         snapshot.restore(saved["training"], self._model, self._optimizers, self._stateful)
+        for layer in self._layers:
+            layer.refresh()
         self._recorder.load_state_dict(saved["signals"])
         self.schedule.load_state_dict(saved["schedule"])
         self.tracker.load_state_dict(saved["tracker"])
@@ -325,7 +332,7 @@ class Compressor:
         if not self._optimizers:
             return
         for layer in self._layers:
-            for name, parameter in layer.module.named_parameters(recurse=False):
+            for name, parameter in layer.module.named_parameters():
                 if parameter.requires_grad and find_optimizer(self._optimizers, parameter) is None:
                     raise ValueError(
                         f"parameter {name!r} of layer {layer.name!r} is in none of the optimiser's groups: "

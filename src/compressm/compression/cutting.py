@@ -6,7 +6,7 @@ assigns. So a failed cut leaves model and optimiser as they were.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -40,6 +40,7 @@ class CutPlan:
     """A cut that was computed and not yet made."""
 
     layers: tuple[LayerCut, ...]
+    _modules: tuple[CompressibleLayer, ...]
     _assignments: tuple[_Assignment, ...]
     _before: list[_Assignment] = field(default_factory=list, repr=False)
 
@@ -62,25 +63,30 @@ class CutPlan:
                 assignment.optimizer.state[assignment.parameter] = assignment.state
             else:
                 assignment.optimizer.state.pop(assignment.parameter, None)
+        for layer in self._modules:
+            layer.refresh()
 
 
 def balance_layers(
-    layers: Sequence[CompressibleLayer], reducer: Reducer, recorder: SignalRecorder
+    layers: Sequence[CompressibleLayer], reducers: Sequence[Reducer], recorder: SignalRecorder
 ) -> list[LayerBalancing]:
-    """Rank the states of every layer.
+    """Rank the states of every layer by its method.
 
     Raises:
         RuntimeError: If signals that the reducer needs were not recorded.
         ValueError: Naming the layer, if one is unstable or not finite.
     """
-    return [reducer.balance(layer, recorder.signals(layer.name)) for layer in layers]
+    return [
+        reducer.balance(layer, recorder.signals(layer.name))
+        for layer, reducer in zip(layers, reducers, strict=True)
+    ]
 
 
 def plan_cut(
     layers: Sequence[CompressibleLayer],
     balancings: Sequence[LayerBalancing],
     rule: RankRule,
-    reducer: Reducer,
+    reducers: Sequence[Reducer],
     *,
     attempt: int,
     attempts: int,
@@ -101,20 +107,20 @@ def plan_cut(
             initial_state_dims[layer.name],
             reducer.name,
         )
-        for layer, balancing in zip(layers, balancings, strict=True)
+        for layer, balancing, reducer in zip(layers, balancings, reducers, strict=True)
     ]
     targets = rule.targets(spectra, attempt, attempts)
     cuts: list[LayerCut] = []
     assignments: list[_Assignment] = []
-    for layer, balancing, target in zip(layers, balancings, targets, strict=True):
+    for layer, balancing, target, reducer in zip(layers, balancings, targets, reducers, strict=True):
         cut, updates = _cut_layer(layer, balancing, target, rule, reducer)
         cuts.append(cut)
         for name, update in updates.items():
-            parameter = getattr(layer.module, name)
+            parameter = cast(nn.Parameter, layer.parameter(name))
             optimizer = find_optimizer(optimizers, parameter)
             state = {} if optimizer is None else plan_state(optimizer, parameter, update, optimizer_state)
             assignments.append(_Assignment(parameter, update.value, optimizer, state))
-    return CutPlan(tuple(cuts), tuple(assignments))
+    return CutPlan(tuple(cuts), tuple(layers), tuple(assignments))
 
 
 def _cut_layer(

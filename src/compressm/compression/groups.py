@@ -28,7 +28,7 @@ def parameter_groups(
         if value < 0:
             raise ValueError(f"parameter_groups: {name} is {value}; it must not be negative")
     dynamics = [
-        getattr(layer.module, name) for layer in find_layers(model) for name in layer.adapter.ssm_parameters
+        layer.parameter(name) for layer in find_layers(model) for name in layer.adapter.ssm_parameters
     ]
     in_dynamics = {id(parameter) for parameter in dynamics}
     main = [parameter for parameter in model.parameters() if id(parameter) not in in_dynamics]

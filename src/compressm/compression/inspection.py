@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from compressm.adapters import LayerBalancing, Weighting, find_layers
-from compressm.compression.reducers import find_reducer
+from compressm.adapters import LayerBalancing, find_layers
 from compressm.lti import Realization, energy_rank
 
 TOLERANCES = (0.001, 0.01, 0.02, 0.05, 0.1)
@@ -20,7 +19,8 @@ class LayerInspection:
         name: The layer's name in the model.
         kind: Its class.
         state_dim: States.
-        hankel_singular_values: Descending, float64.
+        hankel_singular_values: Descending, float64; of a layer that cannot be balanced without data, the
+            magnitudes of its states.
         energy: Share of the sum of HSVs in the first ``k`` of them, for ``k = 1, 2, ...``; zeros if all are
             zero.
         kept: States that `EnergyRank` would keep, by tolerance.
@@ -54,10 +54,9 @@ def inspect(
     Raises:
         ValueError: If the model has no known layer, or one is unstable or not finite.
     """
-    reducer = find_reducer("balanced", realization)
     found = []
     for layer in find_layers(model):
-        balancing = reducer.balance(layer, Weighting())
+        balancing = layer.rank_states(realization)
         values = balancing.hankel_singular_values
         total = values.sum()
         kept = {}
@@ -67,7 +66,7 @@ def inspect(
         found.append(
             LayerInspection(
                 name=layer.name,
-                kind=type(layer.module).__name__,
+                kind=layer.kind,
                 state_dim=layer.state_dim,
                 hankel_singular_values=values,
                 energy=values.cumsum(0) / total if total > 0 else values,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from compressm.adapters import CompressibleLayer, find_layers
 from compressm.compression.cutting import balance_layers, plan_cut
 from compressm.compression.ranks import RankRule
 from compressm.compression.record import Cut
-from compressm.compression.reducers import Needs, Reducer, find_reducer
+from compressm.compression.reducers import Needs, Reducer, find_reducers
 from compressm.compression.signals import SignalRecorder
 from compressm.compression.target import TargetMetric
 from compressm.lti import Realization
@@ -41,8 +42,8 @@ def compress(
         loss: ``loss(output, targets)`` for reductions that need gradients; dicts may do without, if
             ``model(**batch).loss`` is one.
         realization: "real" balances the map that is used, ``Re(C x)``; "complex" is the published form.
-        reduction: As for :class:`~compressm.Compressor`; "states" if there are calibration batches,
-            "balanced" otherwise.
+        reduction: As for :class:`~compressm.Compressor`; None takes what measured best for each kind of layer
+            among those that the calibration batches serve.
 
     Returns:
         The same model, in the mode (training or evaluation) it was in.
@@ -68,18 +69,17 @@ def compress_with_record(
 ) -> Cut:
     """Reduce ``model`` in place as :func:`compress` does, and return the record of the cut."""
     began = time.perf_counter()
-    if reduction is None:
-        reduction = "balanced" if calibration is None else "states"
-    reducer = find_reducer(reduction, realization)
     layers = find_layers(model)
+    available, calibration = _available(calibration, loss)
+    reducers = find_reducers(reduction, realization, layers, available)
     sizes = {layer.name: layer.state_dim for layer in layers}
     rank.check(sizes)
-    recorder = _record(model, layers, reducer.needs, calibration, loss, reducer.name)
+    recorder = _record(model, layers, reducers, calibration, loss)
     plan_for = partial(
         plan_cut,
         layers,
-        balance_layers(layers, reducer, recorder),
-        reducer=reducer,
+        balance_layers(layers, reducers, recorder),
+        reducers=reducers,
         attempt=1,
         attempts=1,
         initial_state_dims=sizes,
@@ -91,36 +91,51 @@ def compress_with_record(
     return Cut(step=0, attempt=1, attempts=1, seconds=time.perf_counter() - began, layers=plan.layers)
 
 
+def _available(
+    calibration: Iterable[Batch] | None, loss: Loss | None
+) -> tuple[Needs, Iterable[Batch] | None]:
+    """What calibration can tell, seen from its first batch, and the calibration with that batch in place."""
+    if calibration is None:
+        return "nothing", None
+    batches = iter(calibration)
+    first = next(batches, None)
+    if first is None:
+        raise ValueError("compress: calibration holds no batches")
+    if isinstance(first, Mapping):
+        with_loss = loss is not None or "labels" in first
+    else:
+        with_loss = loss is not None and not isinstance(first, Tensor) and len(first) > 1
+    return "gradients" if with_loss else "inputs", chain((first,), batches)
+
+
 def _record(
     model: nn.Module,
     layers: Sequence[CompressibleLayer],
-    needs: Needs,
+    reducers: Sequence[Reducer],
     calibration: Iterable[Batch] | None,
     loss: Loss | None,
-    name: str,
 ) -> SignalRecorder:
     """Run the calibration batches, in evaluation mode, and return what passed through the layers."""
-    if needs != "nothing" and calibration is None:
+    needs = [reducer.needs for reducer in reducers]
+    hungry = next((reducer for reducer in reducers if reducer.needs != "nothing"), None)
+    if hungry is not None and calibration is None:
         raise ValueError(
-            f"compress: reduction {name!r} needs data: give calibration=batches, or take reduction='balanced'"
+            f"compress: reduction {hungry.name!r} needs data: give calibration=batches, or take "
+            "reduction='balanced'"
         )
     recorder = SignalRecorder(layers, needs, batches=None, sequences=None, only_in_training=False)
-    if needs == "nothing" or calibration is None:
+    if hungry is None or calibration is None:
         return recorder
     recorder.switch(on=True)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        count = 0
         for batch in calibration:
-            _pass(model, batch, loss, gradients=needs == "gradients")
-            count += 1
+            _pass(model, batch, loss, gradients="gradients" in needs)
     finally:
         recorder.leave()
         for module, mode in modes:
             module.training = mode
-    if count == 0:
-        raise ValueError("compress: calibration holds no batches")
     return recorder
 
 

@@ -1,13 +1,18 @@
 """What ranks the states of a layer and makes a smaller one: the place where methods differ."""
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, cast, get_args
 
-from compressm.adapters import WEIGHTINGS, CompressibleLayer, LayerBalancing, Weighting
+import torch
+
+from compressm.adapters import WEIGHTINGS, CompressibleLayer, Criterion, LayerBalancing, Weighting
 from compressm.adapters.weighting import WeightingKind
 from compressm.lti import Realization
 
 Needs = Literal["nothing", "inputs", "gradients"]
-"""What a reducer has to know of a layer's signals: nothing, inputs, or also gradients of its outputs."""
+"""What a reducer has to know of a layer's signals: nothing, inputs, or also gradients of its outputs.
+
+In ascending order."""
 
 
 class Reducer(Protocol):
@@ -85,17 +90,92 @@ class Balanced:
         return layer.balance(self.realization, weighting)
 
 
+class Selected:
+    """Keep some of a layer's states as they are and drop the others.
+
+    Args:
+        criterion: What ranks them; which criteria a kind of layer knows, its adapter says.
+        seed: For the criterion "random", of a generator of its own.
+
+    Raises:
+        ValueError: If the criterion is unknown.
+    """
+
+    realization: Realization = "real"
+
+    def __init__(self, criterion: Criterion, seed: int = 0) -> None:
+        if criterion not in get_args(Criterion):
+            raise ValueError(f"criterion is {criterion!r}; choose one of {', '.join(get_args(Criterion))}")
+        self.criterion: Criterion = criterion
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def name(self) -> str:
+        """The criterion."""
+        return self.criterion
+
+    @property
+    def needs(self) -> Needs:
+        """Gradients for energies, inputs for activations, nothing for the others."""
+        needs: dict[Criterion, Needs] = {"energy": "gradients", "qr": "inputs"}
+        return needs.get(self.criterion, "nothing")
+
+    def balance(self, layer: CompressibleLayer, signals: Weighting) -> LayerBalancing:
+        """Rank the layer's states."""
+        return layer.select(self.criterion, signals, self._generator)
+
+
 def find_reducer(reduction: str | Reducer, realization: Realization) -> Reducer:
-    """The method for a name: "balanced", or what balancing takes from the data.
+    """The method for a name: "balanced", what balancing takes from the data, or what selects states.
 
     Raises:
         ValueError: If the name or the realization is unknown, with the names there are.
     """
     if not isinstance(reduction, str):
         return reduction
-    if reduction == "balanced":
-        return Balanced("none", realization)
-    known = [kind for kind in WEIGHTINGS if kind != "none"]
-    if reduction not in known:
-        raise ValueError(f"reduction is {reduction!r}; choose one of balanced, {', '.join(known)}")
-    return Balanced(cast(WeightingKind, reduction), realization)
+    weighted = [kind for kind in WEIGHTINGS if kind != "none"]
+    if reduction == "balanced" or reduction in weighted:
+        kind = "none" if reduction == "balanced" else cast(WeightingKind, reduction)
+        return Balanced(kind, realization)
+    if reduction in get_args(Criterion):
+        return Selected(cast(Criterion, reduction))
+    raise ValueError(
+        f"reduction is {reduction!r}; choose one of balanced, {', '.join((*weighted, *get_args(Criterion)))}"
+    )
+
+
+def find_reducers(
+    reduction: str | Reducer | None,
+    realization: Realization,
+    layers: Sequence[CompressibleLayer],
+    available: Needs = "gradients",
+) -> list[Reducer]:
+    """A method for every layer.
+
+    Args:
+        reduction: The same for all; None for what each kind of layer prefers.
+        realization: The form to balance.
+        layers: The layers.
+        available: What is known of the signals, or can be recorded: a preferred method that needs more is
+            passed over.
+
+    Raises:
+        ValueError: If the name or the realization is unknown, or, naming the layer, if nothing can serve it
+            with what is known.
+    """
+    if reduction is not None:
+        reducer = find_reducer(reduction, realization)
+        return [reducer] * len(layers)
+    return [_preferred(layer, realization, available) for layer in layers]
+
+
+def _preferred(layer: CompressibleLayer, realization: Realization, available: Needs) -> Reducer:
+    known = get_args(Needs)
+    for name in layer.preferred_reductions:
+        reducer = find_reducer(name, realization)
+        if known.index(reducer.needs) <= known.index(available):
+            return reducer
+    raise ValueError(
+        f"layer {layer.name!r}: a {layer.kind} cannot be reduced without data; give calibration=batches, for "
+        f"reduction={' or '.join(map(repr, layer.preferred_reductions))}"
+    )

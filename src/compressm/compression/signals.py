@@ -22,7 +22,7 @@ class SignalRecorder:
 
     Args:
         layers: The layers to watch.
-        needs: What to record; "nothing" makes this a recorder that does nothing.
+        needs: What to record of each; "nothing" leaves a layer alone.
         batches: Forward passes that are remembered, the latest; None for all.
         sequences: Sequences of each that are remembered, the first; None for all.
         only_in_training: Pass over what runs in evaluation mode.
@@ -34,13 +34,13 @@ class SignalRecorder:
     def __init__(
         self,
         layers: Sequence[CompressibleLayer],
-        needs: Needs,
+        needs: Sequence[Needs],
         *,
         batches: int | None = BATCHES,
         sequences: int | None = SEQUENCES,
         only_in_training: bool = True,
     ) -> None:
-        self.needs = needs
+        self.needs = {layer.name: need for layer, need in zip(layers, needs, strict=True)}
         self.recording = False
         self._sequences, self._only_in_training = sequences, only_in_training
         self._inputs: dict[str, deque[Tensor]] = {layer.name: deque(maxlen=batches) for layer in layers}
@@ -48,7 +48,9 @@ class SignalRecorder:
         # Hooks stay while they may be needed, and look at ``recording``: torch.compile takes no notice of
         # hooks that come later, and would compile anew for each that comes and goes.
         self._handles = [
-            layer.module.register_forward_hook(self._hook(layer)) for layer in layers if needs != "nothing"
+            layer.module.register_forward_hook(self._hook(layer), with_kwargs=True)
+            for layer, need in zip(layers, needs, strict=True)
+            if need != "nothing"
         ]
 
     def switch(self, *, on: bool) -> None:
@@ -79,7 +81,7 @@ class SignalRecorder:
         """
         found = Weighting("none", list(self._inputs[name]), list(self._gradients[name]))
         for kind, recorded in (("inputs", found.inputs), ("gradients", found.gradients)):
-            if not recorded and (self.needs == kind or self.needs == "gradients"):
+            if not recorded and self.needs[name] in (kind, "gradients"):
                 raise RuntimeError(
                     f"no {kind} of layer {name!r} were recorded before the cut: between two calls of "
                     "compressor.step() the model must run forward, and backward if there are to be "
@@ -110,16 +112,20 @@ class SignalRecorder:
                 recorded.extend(saved.get(name, ()))
 
     def _hook(self, layer: CompressibleLayer) -> Any:
-        name, watched = layer.name, layer.module
+        name, watched, gradients = layer.name, layer.module, self.needs[layer.name] == "gradients"
 
         @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
-        def remember(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        def remember(
+            module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
+        ) -> None:
             # A deep copy of the model carries this hook along; only the model itself is recorded.
             if not self.recording or module is not watched or module.training < self._only_in_training:
                 return
-            self._inputs[name].append(arguments[0].detach()[: self._sequences].clone())
+            # Other libraries' models may pass even the first argument by name.
+            u = arguments[0] if arguments else next(iter(keywords.values()))
+            self._inputs[name].append(u.detach()[: self._sequences].clone())
             y = output[0] if isinstance(output, tuple) else output
-            if self.needs == "gradients" and y.requires_grad:
+            if gradients and y.requires_grad:
                 y.register_hook(lambda g: self._gradients[name].append(g.detach()[: self._sequences].clone()))
 
         return remember

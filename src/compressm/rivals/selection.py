@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from compressm.adapters import CompressibleLayer, Weighting
+from compressm.adapters import CompressibleLayer, LayerBalancing, SelectsStates, Weighting
 from compressm.compression.reducers import Needs
 from compressm.lti import (
     Balancing,
@@ -76,7 +76,7 @@ class ModalStates:
 
 
 class RandomStates:
-    """Keep modes by chance.
+    """Keep modes by chance, of selective and attention layers states.
 
     Args:
         seed: Of its own generator: the global random state is neither read nor changed.
@@ -89,9 +89,10 @@ class RandomStates:
     def __init__(self, seed: int = 0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
 
-    def balance(self, layer: CompressibleLayer, signals: Weighting) -> Ranking:
+    def balance(self, layer: CompressibleLayer, signals: Weighting) -> LayerBalancing:
         """Shuffle the layer's modes. All count the same."""
-        del signals
+        if isinstance(layer.adapter, SelectsStates):
+            return layer.select("random", signals, self._generator)
         system = layer.system()
         indices = torch.randperm(system.state_dim, generator=self._generator)
         return Ranking(system, indices, torch.ones(system.state_dim, dtype=torch.float64))
