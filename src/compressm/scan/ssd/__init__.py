@@ -1,8 +1,10 @@
 """Linear attention with decay: ``S_t = diag(a_t) S_{t-1} + k_t v_t^T``, ``y_t = q_t^T S_t``.
 
-``reference`` is the ground truth. ``chunked`` is the fast form, on any device: ``within`` has the products
-inside a chunk. It consists of matrix products, which on a CUDA device are PyTorch's own; no kernel is
-compiled for it.
+``reference`` is the ground truth. ``chunked`` is the fast form on any device: ``within`` has the products
+inside a chunk, PyTorch's own. ``triton`` is that of CUDA devices (``triton_plan`` cuts the work into tiles,
+which ``triton_tiles`` finds; ``triton_kernels`` has what both kinds of decays share, ``triton_scalar`` and
+``triton_vector`` what they do not), and ``ops`` makes it an operator of PyTorch. ``stock`` has the kernels of
+flash-linear-attention, where they are installed and ``preference`` found them faster.
 """
 
 import torch
@@ -12,12 +14,17 @@ from compressm.scan.precision import at_least_float32
 from compressm.scan.ssd.arguments import (
     FORMS,
     check_decays,
+    check_form,
     check_operands,
     check_options,
     default_chunk_size,
+    served,
 )
 from compressm.scan.ssd.chunked import chunked_scan
+from compressm.scan.ssd.ops import linear_attention_op
+from compressm.scan.ssd.preference import stock_is_faster
 from compressm.scan.ssd.reference import reference_scan
+from compressm.scan.ssd.stock import serves, stock_scan
 
 
 def linear_attention_scan(
@@ -44,11 +51,16 @@ def linear_attention_scan(
         log_decay: logarithms of decays, none positive: (batch, L, heads), or (batch, L, heads, K).
         state: the state before the first step, (batch, heads, K, V); zero if None.
         scale: factor of the outputs; attention has ``K ** -0.5``.
-        chunk_size: steps that are computed together, a power of two; L need not be a multiple. By default 64
-            with one decay for each head and K of 64 or more, else 32: on a CPU at most 1.15 times the time of
-            the best of 16 to 128, for K and V from 16 to 128 (``compressm bench --grid``).
-        form: "chunked" is made of matrix products, "reference" takes one step after the other in plain
-            PyTorch; "auto" is "chunked". Both are exact up to rounding, for decays of any strength.
+        chunk_size: steps that the form "chunked" computes together, a power of two; L need not be a multiple.
+            By default 64 with one decay for each head and K of 64 or more, else 32: on a CPU at most 1.15
+            times the time of the best of 16 to 128, for K and V from 16 to 128 (``compressm bench --grid``).
+        form: "chunked" is made of PyTorch's matrix products, "triton" of kernels for CUDA devices, which pad
+            K and V to 16 or a multiple of 32 in registers, "reference" takes one step after the other in
+            plain PyTorch. All are exact up to rounding, for decays of any strength. "auto" is "triton" in
+            float32 on a CUDA device where Triton is installed, else "chunked", as it is where ``chunk_size``
+            is given. Where flash-linear-attention is installed as well, and TF32 is allowed to products
+            (``torch.backends.cuda.matmul.fp32_precision = "tf32"``), "auto" takes whichever was faster when
+            first measured, except under ``torch.compile``.
 
     Returns:
         Outputs y, (batch, L, heads, V), and the state after the last step, (batch, heads, K, V). Under
@@ -56,23 +68,32 @@ def linear_attention_scan(
 
     Raises:
         TypeError: an operand's dtype does not fit.
-        ValueError: a shape or device does not fit, a logarithm is positive, ``form`` is unknown, or
-            ``chunk_size`` is no power of two.
+        ValueError: a shape or device does not fit, a logarithm is positive, ``form`` is unknown or does not
+            serve the operands, or ``chunk_size`` is no power of two.
     """
-    if chunk_size is None:
-        chunk_size = default_chunk_size(k.shape[-1], per_channel=log_decay.ndim == 4)
-    check_options(form, chunk_size)
+    check_options(form, 1 if chunk_size is None else chunk_size)
     device = q.device.type if isinstance(q, Tensor) else "cpu"
     if torch.is_autocast_enabled(device):
         q, k, v, log_decay = (at_least_float32(x) for x in (q, k, v, log_decay))
         state = None if state is None else at_least_float32(state)
     check_operands(q, k, v, log_decay, state)
-    if not torch.compiler.is_compiling():
+    check_form(form, chunk_size, q)
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
         check_decays(log_decay)
     with torch.autocast(device, enabled=False):
+        if form == "triton" or (form == "auto" and chunk_size is None and served(q)):
+            operands = (q, k, v, log_decay, state)
+            keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands)
+            stock = form == "auto" and not compiling and serves(q, log_decay)
+            if stock and stock_is_faster(q, v, log_decay, training=keep):
+                return stock_scan(*operands, scale=scale)
+            y, final, _ = linear_attention_op(*operands, scale, keep)
+            return y, final
         if form == "reference":
             return reference_scan(q, k, v, log_decay, state, scale=scale)
-        return chunked_scan(q, k, v, log_decay, state, scale=scale, chunk_size=chunk_size)
+        size = chunk_size or default_chunk_size(k.shape[-1], per_channel=log_decay.ndim == 4)
+        return chunked_scan(q, k, v, log_decay, state, scale=scale, chunk_size=size)
 
 
 __all__ = ["FORMS", "default_chunk_size", "linear_attention_scan"]

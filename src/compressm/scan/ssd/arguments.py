@@ -1,14 +1,36 @@
 """Checks of the operands, with messages that name the argument, its value and the remedy."""
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
-FORMS = ("auto", "chunked", "reference")
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+FORMS = ("auto", "chunked", "reference", "triton")
 
 
 def default_chunk_size(keys: int, *, per_channel: bool) -> int:
     """Steps to compute together: products are larger, and fewer, the less there is to do for each decay."""
     return 32 if per_channel or keys < 64 else 64
+
+
+def served(q: Tensor) -> bool:
+    """Whether the kernels of CUDA devices serve q's device and dtype."""
+    return q.device.type == "cuda" and q.dtype == torch.float32 and HAS_TRITON
+
+
+def check_form(form: str, chunk_size: int | None, q: Tensor) -> None:
+    """Raise ValueError unless ``form`` "triton" serves q and is left to cut its own chunks."""
+    if form == "triton" and not served(q):
+        raise ValueError(
+            "linear_attention_scan: form='triton' serves float32 on a CUDA device where Triton is installed, "
+            f"but q is {q.dtype} on {q.device}; take form='auto'"
+        )
+    if form == "triton" and chunk_size is not None:
+        raise ValueError(
+            f"linear_attention_scan: chunk_size={chunk_size} is for form='chunked'; form='triton' has chunks "
+            "of its own, so leave chunk_size out"
+        )
 
 
 def check_options(form: str, chunk_size: int) -> None:

@@ -1,0 +1,95 @@
+"""Linear attention on a CUDA device as a PyTorch operator: gradients, shapes for tracing, autocast.
+
+As a registered operator it is one node to ``torch.compile`` and ``torch.export``. The form "chunked" needs
+none: it is made of PyTorch's own operators.
+"""
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressm.scan.ssd.triton_plan import steps_of_chunk
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _kernels() -> Any:
+    """The module whose ``scan_forward`` and ``scan_backward`` serve CUDA tensors; it imports Triton."""
+    return importlib.import_module("compressm.scan.ssd.triton")
+
+
+@torch.library.custom_op("compressm::linear_attention_scan", mutates_args=())
+def linear_attention_op(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, scale: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, final state, and with ``keep`` the states that the backward pass starts from."""
+    y, final, entering = _kernels().scan_forward(q, k, v, log_decay, state, scale=scale, keep=keep)
+    return y, final, entering
+
+
+@linear_attention_op.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, scale: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    del k, state, scale
+    (batch, L, heads, K), V = q.shape, v.shape[3]
+    chunks = -(-L // steps_of_chunk(log_decay))
+    entering = q.new_empty((batch, heads, chunks, K, V) if keep else (0,))
+    return v.new_empty(v.shape), q.new_empty(batch, heads, K, V), entering
+
+
+@torch.library.custom_op("compressm::linear_attention_scan_backward", mutates_args=())
+def linear_attention_backward_op(
+    grad_y: Tensor | None,
+    grad_final: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    entering: Tensor,
+    scale: float,
+) -> Gradients:
+    """Gradients of q, k, v, the logarithms of decays and the initial state, whether given or not."""
+    grads: Gradients = _kernels().scan_backward(
+        grad_y, grad_final, q, k, v, log_decay, entering, scale=scale
+    )  # fmt: skip
+    return grads
+
+
+@linear_attention_backward_op.register_fake
+def _(
+    grad_y: Tensor | None,
+    grad_final: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    entering: Tensor,
+    scale: float,
+) -> Gradients:
+    del grad_y, grad_final, entering, scale
+    grad_q, grad_k, grad_v, grad_decay = (x.new_empty(x.shape) for x in (q, k, v, log_decay))
+    batch, _, heads, K = q.shape
+    return grad_q, grad_k, grad_v, grad_decay, q.new_empty(batch, heads, K, v.shape[3])
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *operands, state, ctx.scale, _ = inputs
+    ctx.save_for_backward(*operands, output[2])
+    ctx.has_state = state is not None
+    # A loss that ignores the final state must not pay for its gradient.
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Any) -> tuple[Any, ...]:
+    if grad_y is None and grad_final is None:
+        return (None,) * 7
+    *grads, grad_state = linear_attention_backward_op(grad_y, grad_final, *ctx.saved_tensors, ctx.scale)
+    return *grads, grad_state if ctx.has_state else None, None, None
+
+
+linear_attention_op.register_autograd(_backward, setup_context=_setup)
+# The recurrence does not survive half precision: it stops at the operator's border.
+linear_attention_op.register_autocast("cuda", torch.float32)
