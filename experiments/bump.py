@@ -127,7 +127,7 @@ def twin(
         raise RuntimeError("a twin without a compressor; this is a defect of the experiment")
     counted = fresh.state_dict() | {"step": checkpoint["step"]}
     session = Session(config, splits, frozen(checkpoint) | {"compressor": counted})
-    losses = []
+    losses: list[float] = []
     while len(losses) < len(plain):
         losses.append(train_step(session))
         after = len(losses) - BEFORE
