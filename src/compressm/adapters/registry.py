@@ -64,8 +64,11 @@ class CompressibleLayer:
             ValueError: Naming the layer, if it is no such system, unstable or not finite.
         """
         if not isinstance(self.adapter, HasSystem):
+            why = "is not one linear time-invariant system"
+            if not isinstance(self.adapter, BalancesItself):
+                why = getattr(self.adapter, "why_not_balanced", why)
             raise ValueError(
-                f"layer {self.name!r}: a {self.kind} is not one linear time-invariant system; "
+                f"layer {self.name!r}: a {self.kind} {why}; "
                 f"take reduction={' or '.join(map(repr, self.preferred_reductions))}"
             )
         try:
