@@ -144,7 +144,8 @@ def gradients_by_states(layer: Any, found: Mamba2Signals, run: MatrixStates, gra
         y = y.detach().requires_grad_()
         whole = (y + D.detach() * found.x.detach()).flatten(-2)
         norm, gate = getattr(layer, "norm", None), found.gate.detach()
-        normed = whole * F.silu(gate) if norm is None else norm(whole, gate)
+        without = norm is None or isinstance(norm, nn.Identity)
+        normed = whole * F.silu(gate) if without else norm(whole, gate)
         return torch.autograd.grad(normed, y, by_normed.to(normed.dtype))[0]
 
 
