@@ -82,14 +82,18 @@ def energies(results: list[Result], layer: str) -> list[str]:
 
 def weyl(results: list[Result], layer: str) -> str:
     """In how many intervals the values moved by no more than the bound, and how near they came to it."""
-    checks = [c for r in results for c in r["layers"][layer]["checks"] if c["distance"] is not None]
+    checks = [c for r in results for c in r["layers"][layer]["checks"] if c["moved"] is not None]
+    likeness = statistics.mean(check["likeness"] for check in checks)
+    recognised = f"States were recognised from check to check with a mean likeness of {likeness:.2f}."
+    checks = [check for check in checks if check["distance"] is not None]
+    if not checks:
+        return recognised  # weighted values have no such bound
     held = sum(check["moved"] <= check["distance"] * (1 + 1e-9) for check in checks)
     ratios = [check["moved"] / check["distance"] for check in checks if check["distance"] > 0]
-    likeness = statistics.mean(check["likeness"] for check in checks)
     return (
         f"Weyl's bound held in {held} of {len(checks)} intervals; the farthest move was "
-        f"{statistics.median(ratios):.2f} of the bound in the median and {max(ratios):.2f} at most. States "
-        f"were recognised from check to check with a mean likeness of {likeness:.2f}."
+        f"{statistics.median(ratios):.2f} of the bound in the median and {max(ratios):.2f} at most. "
+        f"{recognised}"
     )
 
 
