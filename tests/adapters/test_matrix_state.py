@@ -115,8 +115,10 @@ def test_signals_that_cannot_serve_are_refused() -> None:
     like, u = torch.empty(0), torch.ones(2, 3, 1)
     with pytest.raises(ValueError, match="this needs recorded inputs, and there are none"):
         next(portions(Weighting(), "this", like))
-    with pytest.raises(ValueError, match="this: recorded signals hold values that are not finite"):
+    with pytest.raises(ValueError, match="this: recorded inputs hold values that are not finite"):
         next(portions(Weighting(inputs=[u * torch.inf]), "this", like))
+    with pytest.raises(ValueError, match="this: recorded gradients hold values that are not finite"):
+        next(portions(Weighting(inputs=[u], gradients=[u * torch.nan]), "this", like))
     for gradients in ([u[:1]], [u, u]):
         with pytest.raises(ValueError, match="do not belong to recorded inputs"):
             next(portions(Weighting(inputs=[u], gradients=gradients), "this", like))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -145,6 +146,8 @@ def portions(weighting: Weighting, what: str, like: Tensor) -> Iterator[tuple[Te
         ValueError: If there are no inputs, some are not finite, or gradients do not belong to them.
     """
     check_recorded(weighting.inputs, what)
+    if weighting.gradients:
+        check_recorded(weighting.gradients, what, "gradients")
     gradients: Sequence[Tensor | None] = weighting.gradients or [None] * len(weighting.inputs)
     if len(gradients) != len(weighting.inputs) or any(
         g is not None and g.shape[:2] != u.shape[:2]
@@ -164,13 +167,15 @@ def portions(weighting: Weighting, what: str, like: Tensor) -> Iterator[tuple[Te
             yield u[part].to(*place), None if g is None else g[part].to(*place)
 
 
-def check_recorded(signals: Sequence[Tensor], what: str) -> None:
+def check_recorded(
+    signals: Sequence[Tensor], what: str, name: Literal["inputs", "gradients"] = "inputs"
+) -> None:
     """Refuse signals that are missing or not finite.
 
     Raises:
         ValueError: Naming what they are needed for.
     """
     if not signals:
-        raise ValueError(f"{what} needs recorded inputs, and there are none: give calibration batches")
+        raise ValueError(f"{what} needs recorded {name}, and there are none: give calibration batches")
     if not all(bool(torch.isfinite(signal).all()) for signal in signals):
-        raise ValueError(f"{what}: recorded signals hold values that are not finite")
+        raise ValueError(f"{what}: recorded {name} hold values that are not finite")

@@ -52,7 +52,7 @@ class RetNetAdapter(AttentionAdapter):
             return KeyBalancing(*(torch.linalg.qr(W.mT, mode="r").R.mT for W in (keys, queries)))
         what = f"weighting {weighting.kind!r}"
         if weighting.kind == "gradients":
-            check_recorded(weighting.gradients, what)
+            check_recorded(weighting.gradients, what, "gradients")
         controllability, observability = _Factor(), _Factor()
         for u, gradients in portions(weighting, what, layer.q_proj.weight):
             run = recurrence(layer, u)
