@@ -7,6 +7,7 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from compressm.lti import DiagonalSystem, controllability_factor, observability_factor
 from compressm.lti import factors as factors_module
+from compressm.lti import gramians as gramians_module
 from compressm.lti.pivots import ConjugatePair, Spectrum
 
 
@@ -112,3 +113,55 @@ def test_a_conjugate_pair_needs_both_products() -> None:
     spectrum = Spectrum.of(np.array([0.5j]), np.log(np.array([0.5j])), real=False)
     with pytest.raises(ValueError, match="build the spectrum with real=True"):
         ConjugatePair(spectrum, 0, np.array([1.0 + 0j]))
+
+
+@pytest.mark.parametrize("realization", ["real", "complex"])
+def test_forming_a_well_conditioned_gramian_loses_nothing(
+    random_system, monkeypatch, realization: str
+) -> None:
+    system = random_system(24, 40, 30, low=0.9, high=0.9999)
+    tried = _watch_cholesky(monkeypatch)
+    formed = system.hankel_singular_values(realization)
+    assert tried == [True, True]
+    monkeypatch.setattr(gramians_module, "_cholesky_factor", lambda *_: None)
+    built = system.hankel_singular_values(realization)
+    # Of every value, the smallest too, relative to itself.
+    assert float(((formed - built).abs() / built).max()) < 1e-12
+
+
+@pytest.mark.parametrize("realization", ["real", "complex"])
+def test_nearly_equal_states_are_not_formed(monkeypatch, realization: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    log_A = torch.complex(
+        -torch.rand(10, generator=generator) - 0.01, 6 * torch.rand(10, generator=generator)
+    )
+    B = torch.randn(10, 12, generator=generator, dtype=torch.complex128)
+    log_A[1], B[1] = log_A[0] + 1e-6, B[0] * (1 + 1e-6)
+    system = DiagonalSystem(None, B, B.mH.contiguous(), log_A=log_A)
+    tried = _watch_cholesky(monkeypatch)
+    factor = controllability_factor(system, realization)
+    assert tried == [False]
+    if realization == "complex":
+        gramian = system.controllability_gramian()
+        size = gramian.diagonal().real.sqrt()
+        assert float(((factor @ factor.mH - gramian).abs() / size / size[:, None]).max()) < 1e-12
+
+
+def test_a_silent_state_is_not_formed() -> None:
+    B = torch.eye(3, dtype=torch.complex128)
+    B[1] = 0.0
+    system = DiagonalSystem(torch.tensor([0.5, 0.4, 0.3]), B, torch.ones(1, 3))
+    assert float(controllability_factor(system, "complex")[1].abs().max()) == 0.0
+
+
+def _watch_cholesky(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    tried: list[bool] = []
+    form = gramians_module._cholesky_factor
+
+    def watched(spectrum: Spectrum, rows: torch.Tensor) -> torch.Tensor | None:
+        factor = form(spectrum, rows)
+        tried.append(factor is not None)
+        return factor
+
+    monkeypatch.setattr(gramians_module, "_cholesky_factor", watched)
+    return tried

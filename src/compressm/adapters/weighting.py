@@ -156,7 +156,13 @@ def _moment(
 
 
 def _root(moment: Tensor) -> Tensor:
-    """A square root of a positive semidefinite matrix; rounding may have made it slightly indefinite."""
+    """A square root of a positive semidefinite matrix."""
+    scale = moment.diagonal().real.clamp(min=0.0).sqrt()
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    factor, failed = torch.linalg.cholesky_ex(moment / scale[:, None] / scale)
+    if not int(failed):
+        return scale[:, None] * factor
+    # Numerically singular; rounding may have made it slightly indefinite.
     values, vectors = torch.linalg.eigh(moment)
     root: Tensor = vectors * values.clamp(min=0).sqrt()
     return root

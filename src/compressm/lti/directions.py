@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from compressm.lti.system import DiagonalSystem
 
 _CHEAP = 30_000_000  # grid points times matrix entries up to which the first look is a float64 one
-_FUNNEL = ((0.3, 4), (0.1, 4), (0.03, 4))  # keep this share of the points, then take so many more steps
+_FUNNEL = ((0.3, 3), (0.1, 4), (0.03, 4))  # keep this share of the points, then take so many more steps
 _FEWEST = 12  # but never keep fewer
 _OFFSETS = 9  # places between its neighbours to which a sample may climb
 _REGION = 1  # the stage whose points, with their neighbours, are where the small function is searched
@@ -53,14 +53,14 @@ def _unit_gain(system: DiagonalSystem, grid: Tensor) -> float:
     points = len(grid)
     low, high = torch.cat([grid[:1], grid[:-1]]), torch.cat([grid[1:], grid[-1:]])
     omega, region = grid, grid
-    gains, U, V = _first_look(system, grid, transfer)
+    look, gains, U, V = _first_look(system, grid, transfer)
     for stage, (share, steps) in enumerate(_FUNNEL):
         best = torch.topk(gains, min(max(_FEWEST, int(share * points)), len(gains))).indices.sort().values
         low, high, U, V = low[best], high[best], U[:, best], V[:, best]
         omega = _climb(transfer, omega[best], low, high, U, V)
         if stage == _REGION:
             region = torch.unique(torch.cat([low, omega, high]))
-        gains, U, V = golub_kahan(transfer, omega, V, steps=steps)
+        gains, U, V = _doubled(golub_kahan(look if stage <= _REGION else transfer, omega, V, steps=steps))
     best_gain = float(gains.max())
     if best_gain == 0.0:
         return 0.0
@@ -79,24 +79,30 @@ def _unit_gain(system: DiagonalSystem, grid: Tensor) -> float:
 
 def _first_look(
     system: DiagonalSystem, grid: Tensor, transfer: TransferOperator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimated gains and directions at every grid point, from one random start.
+) -> tuple[TransferOperator, Tensor, Tensor, Tensor]:
+    """Estimated gains and directions at every grid point, from one random start, and what gave them.
 
     Float32 will do for an estimate, unless ``system`` is a difference of two that agree to more digits than
-    that: then what came out is noise, which shows in that it exceeds what its own directions give.
+    that: then what came out is noise, which shows in that it exceeds what its own directions give. Two steps
+    rank the points well enough to drop most of them; the shares of :data:`_FUNNEL` allow for their error.
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(system.input_dim, 1, generator=generator, dtype=torch.complex128)
     if len(grid) * system.state_dim * (system.input_dim + system.output_dim) <= _CHEAP:
-        return golub_kahan(transfer, grid, start, steps=4)
+        return transfer, *golub_kahan(transfer, grid, start, steps=4)
     single = TransferOperator(system, torch.float32)
-    gains, U, V = golub_kahan(single, grid, start.to(torch.complex64), steps=3)
-    gains, U, V = gains.double(), U.to(torch.complex128), V.to(torch.complex128)
+    gains, U, V = _doubled(golub_kahan(single, grid, start, steps=2))
     best = torch.topk(gains, min(_FEWEST, len(grid))).indices
     reached = golub_kahan(transfer, grid[best], V[:, best], steps=1)[0]
     if bool((reached >= 0.999 * gains[best]).all()):
-        return gains, U, V
-    return golub_kahan(transfer, grid, start, steps=3)
+        return single, gains, U, V
+    return transfer, *golub_kahan(transfer, grid, start, steps=3)
+
+
+def _doubled(found: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Gains and directions in double precision."""
+    gains, U, V = found
+    return gains.double(), U.to(torch.complex128), V.to(torch.complex128)
 
 
 def _climb(
@@ -106,11 +112,22 @@ def _climb(
     steps = torch.linspace(0.0, 1.0, _OFFSETS + 2, dtype=torch.float64)[1:-1]
     places = torch.cat([omega[:, None], low[:, None] + (high - low)[:, None] * steps], dim=1)
     plus, minus, rest = transfer.pair_residues(U, V)
-    at_plus, at_minus = resolvents(transfer.system.log_A, places.flatten())
+    at_plus, at_minus = _rough_resolvents(transfer.system.A, places.flatten())
     shape = (*places.shape, len(plus))
     values = at_plus.reshape(shape) @ plus.mT[:, :, None] + at_minus.reshape(shape) @ minus.mT[:, :, None]
     top = (values[:, :, 0] + rest[:, None]).abs().argmax(dim=1)
     return places.gather(1, top[:, None])[:, 0]
+
+
+def _rough_resolvents(A: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
+    """What :func:`compressm.lti.response.resolvents` gives, without its care near the unit circle.
+
+    Good enough to choose among places: no exponential for each pole and place.
+    """
+    turned = torch.polar(torch.ones_like(omega), -omega)[:, None]
+    tiny = torch.finfo(torch.float64).eps
+    plus, minus = 1.0 - turned * A, 1.0 - turned * A.conj()
+    return (plus + tiny).reciprocal(), (minus + tiny).reciprocal()
 
 
 class _Projected:

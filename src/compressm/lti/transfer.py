@@ -77,7 +77,7 @@ def golub_kahan(
     Returns:
         The largest Ritz value ``(F,)`` and its left ``(P, F)`` and right ``(H, F)`` vectors.
     """
-    at = transfer.at(omega)
+    at, start = transfer.at(omega), start.to(transfer.inputs.dtype.to_complex())
     count = len(omega)  # a single column in start serves all frequencies
     bidiagonal = torch.zeros(count, steps, steps, dtype=transfer.inputs.dtype)
     v = _unit(start)[0]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressm.lti import Balancing, DiagonalSystem, Realization
 from compressm.lti.arithmetic import ComplexArray, cauchy_denominators
+from compressm.lti.gramians import real_blocks
 
 
 def change_bound(old: Balancing, new: Balancing) -> float:
@@ -68,11 +69,4 @@ def cross_gramians(
     pseudo_P = series(old.B @ new.B.mT, a, b)
     pseudo_Q = series(old.C.mT @ new.C, a, b)
     # The output sees Re(C A^k) of a real part and -Im(C A^k) of an imaginary one: x stands for conj(C A^k).
-    return _real_blocks(P, pseudo_P), _real_blocks(Q, pseudo_Q.conj())
-
-
-def _real_blocks(plain: Tensor, pseudo: Tensor) -> Tensor:
-    """``[[p p', p q'], [q p', q q']]`` from ``x x'^H`` and ``x x'^T`` with ``x = p + i q``."""
-    plus, minus = 0.5 * (plain + pseudo), 0.5 * (plain - pseudo)
-    top = torch.cat([plus.real, -minus.imag], dim=1)
-    return torch.cat([top, torch.cat([plus.imag, minus.real], dim=1)])
+    return real_blocks(P, pseudo_P), real_blocks(Q, pseudo_Q.conj())
