@@ -1,5 +1,6 @@
 """Other ways to choose states, behind the same interface as ours, to be compared with."""
 
+from compressm.rivals.channelwise import ChannelwiseMamba, channelwise
 from compressm.rivals.distillation import DistillationLoss
 from compressm.rivals.hankel import HankelRegularizer
 from compressm.rivals.hankel_values import differentiable_hankel_values, naive_hankel_values
@@ -16,6 +17,7 @@ from compressm.rivals.selection import ModalStates, RandomStates, SmallestStates
 
 __all__ = [
     "AireStates",
+    "ChannelwiseMamba",
     "DistillationLoss",
     "HankelRegularizer",
     "LastStates",
@@ -25,6 +27,7 @@ __all__ = [
     "SmallestStates",
     "SystemTensors",
     "aire_pruning",
+    "channelwise",
     "differentiable_hankel_values",
     "hankel_truncation",
     "last_pruning",
