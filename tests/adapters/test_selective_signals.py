@@ -79,7 +79,7 @@ def test_of_many_steps_a_part_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selective_signals, "MAX_STATE_ROWS", BATCH * LENGTH * layer.inner_dim // 3)
     found = state_moments(layer, [u]).energies
     assert torch.allclose(found, states[:, 1::3].square().mean(dim=(0, 1)), rtol=1e-10)
-    monkeypatch.setattr(selective_signals, "MAX_ROWS", BATCH * LENGTH // 3)
+    monkeypatch.setattr(selective_signals, "MAX_STEPS", BATCH * LENGTH // 3)
     monkeypatch.setattr(selective_signals, "MAX_STATE_ROWS", 1 << 20)
     assert torch.allclose(state_moments(layer, [u]).energies, states[0].square().mean(dim=0), rtol=1e-10)
 

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressm.adapters.mamba_structure import PARTS, Part, norm_name, time_step_rank
-from compressm.adapters.weighting import MAX_ROWS
 
-MAX_STATE_ROWS = 1 << 17
-"""Vectors of states, one for each channel and time step, that enter a Gramian at most."""
+MAX_STEPS = 1 << 12
+"""Time steps that are run, about: every channel runs each of them, and neighbouring ones tell the same."""
+MAX_STATE_ROWS = 1 << 16
+"""Vectors of states, one for each channel and time step, that enter a Gramian, about."""
 
 _TOGETHER = 1 << 21  # states of sequences that are run together
 
@@ -132,7 +133,7 @@ class _Total:
         self._A = -torch.exp(layer.A_log.to(torch.promote_types(layer.A_log.dtype, torch.float32)))
         channels, states = self._A.shape
         steps = sum(signal.shape[0] * signal.shape[1] for signal in signals)
-        self._thinning = max(1, steps // MAX_ROWS)
+        self._thinning = max(1, steps // MAX_STEPS)
         self._stride = max(1, steps // self._thinning * channels // MAX_STATE_ROWS)
         self._sequences = max(1, _TOGETHER // (channels * states))
         self._gramian = torch.zeros(states, states, dtype=torch.float64)
