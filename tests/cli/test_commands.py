@@ -61,6 +61,39 @@ def test_compress_saves_a_smaller_model(
     assert cut["layers"][0]["new"] == 2
 
 
+def test_compress_asks_how_much_to_keep(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compress", str(run), str(run / "small")])
+    assert "say how much to keep" in capsys.readouterr().err
+    assert not (run / "small").exists()
+
+
+TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 90
+
+
+def test_text_is_told_in_bits_by_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "input.txt").write_text(TEXT)
+    run = tmp_path / "run"
+    small = ["--steps", "4", "--batch-size", "2", "--num-layers", "2", "--state-dim", "6", "--log-every", "1"]
+    data = ["--data-dir", str(tmp_path)]
+    main(["train", "shakespeare", "--mixer", "lru", *small, *data, "--out", str(run)])
+    shown = capsys.readouterr().out
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (test,) = [line for line in lines if line["kind"] == "test"]
+    told = f"loss {test['loss']:.4g}, {test['bits_per_character']:.3f} bits per character, perplexity"
+    assert f"test {told}" in shown.replace("\n", " ")
+    assert f"{test['bits_per_character']:.3f} test bits per character" in shown
+    page = (run / "report.html").read_text()
+    assert "test bits per character" in page
+    assert "accuracy" not in page
+    main(["evaluate", str(run)])
+    assert f"test: {told}" in capsys.readouterr().out.replace("\n", " ")
+    main(["inspect", str(run)])
+    main(["compress", str(run), str(tmp_path / "small"), "--rank", "3"])
+    assert compressm.load(tmp_path / "small").state_dims == [3, 3]
+    assert f"test {told}" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_report_takes_runs_and_folders_of_runs(run: Path, tmp_path: Path) -> None:
     main(["report", str(run), "--out", str(tmp_path / "one.html")])
     main(["report", str(run.parent), "--out", str(tmp_path / "all.html")])
@@ -88,7 +121,9 @@ def test_demo_trains_three_arms(tmp_path: Path) -> None:
         (["train", "smnist", "--data-dir", "nowhere"], "nowhere"),
         (["inspect", "nowhere"], "nowhere is not a saved model"),
         (["evaluate", "nowhere"], "nowhere is not a run"),
-        (["compress", "nowhere", "out"], "say how much to keep"),
+        (["compress", "nowhere", "out", "--rank", "4"], "nowhere is not a run"),
+        (["train", "toy", "--mixer", "mamba"], "for which there are lru"),
+        (["train", "mqar", "--mixer", "mamba", "--num-heads", "2"], "has no such setting"),
         (["resume", "nowhere"], "nowhere is not a run"),
         (["report", "nowhere"], "nowhere"),
         (["demo", "--seeds", "0"], "--seeds is 0"),

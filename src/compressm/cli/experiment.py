@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from compressm.cli.progress import Display
+from compressm.cli.scores import describe_score
 from compressm.experiments import Cell, outcome_runs, read_experiment, run_experiment, write_outcome
 from compressm.experiments.results import Record, Results
 from compressm.experiments.runner import RESULTS
@@ -110,10 +111,12 @@ class ExperimentDisplay(Display):
         if record["status"] == "failed":
             self._bars.console.print(f"{head} failed: {record['error']}", markup=False, highlight=False)
             return
-        sizes, accuracy = "+".join(map(str, record["summary"]["states"])), record["test"]["accuracy"]
+        sizes, test = "+".join(map(str, record["summary"]["states"])), record["test"]
+        metric = test.get("metric") or "accuracy"
+        told = describe_score(test["loss"], {metric: test.get("value", test["accuracy"])}, metric)
         seconds = record["summary"]["total_seconds"]
         self._bars.console.print(
-            f"{head}: test accuracy {accuracy:.2%}, {sizes} states, {seconds:.0f} s",
+            f"{head}: test {told}, {sizes} states, {seconds:.0f} s",
             markup=False,
             highlight=False,
         )

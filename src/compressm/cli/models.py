@@ -10,14 +10,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 import compressm
 from compressm.cli.progress import describe_error
+from compressm.cli.scores import describe_score
 from compressm.compression.oneshot import compress_with_record
-from compressm.data import Batches, Splits, load
-from compressm.models import SequenceClassifier
-from compressm.training import CompressionConfig, RunFolder, TrainConfig
+from compressm.data import Batches, Splits, get_task, load
+from compressm.models import LanguageModel, SequenceModel
+from compressm.training import (
+    CompressionConfig,
+    Model,
+    Objective,
+    RunFolder,
+    TrainConfig,
+    final_score,
+    find_objective,
+)
 from compressm.training import evaluate as score
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -83,8 +91,10 @@ def evaluate(
     """
     config = RunFolder(run).read_config()
     splits = load(config.task, data_dir=data_dir or config.data_dir)
-    result = score(_load(run), getattr(splits, split))
-    Console().print(f"{split}: loss {result.loss:.4f}, accuracy {result.accuracy:.2%}", highlight=False)
+    result = final_score(_load(run), getattr(splits, split), find_objective(get_task(config.task)))
+    told = describe_score(result.loss, result.figures, result.metric.name)
+    told = f"loss {result.loss:.4f}, {told}" if result.metric.name == "accuracy" else told
+    Console().print(f"{split}: {told}", highlight=False)
 
 
 def compress(run: Path, out: Path, settings: CompressionConfig, data_dir: Path | None = None) -> None:
@@ -96,25 +106,26 @@ def compress(run: Path, out: Path, settings: CompressionConfig, data_dir: Path |
         settings: How much to keep; a path over several cuts goes to its end at once.
         data_dir: Folder with the task's data; where the run read it, if not given.
     """
-    rule = settings.rule(lambda: score(model, splits.validation).accuracy)
+    config = RunFolder(run).read_config()
+    objective = find_objective(get_task(config.task))
+    rule = settings.rule(lambda: score(model, splits.validation, objective).value, objective.metric.mode)
     if rule is None:
         raise ValueError("say how much to keep: --rank, --tolerance, --fraction, --error-bound or --target")
     if out.exists():
         raise FileExistsError(f"{out} exists; choose another folder for the smaller model")
     console = Console()
-    config = RunFolder(run).read_config()
     model = _load(run)
     splits = load(config.task, data_dir=data_dir or config.data_dir)
-    before = score(model, splits.test)
+    before = final_score(model, splits.test, objective)
     cut = compress_with_record(
         model,
         rank=rule,
-        calibration=_calibration(splits, config),
-        loss=cross_entropy,
+        calibration=_calibration(splits, config, objective),
+        loss=objective.loss,
         realization=settings.realization,
         reduction=settings.reduction,
     )
-    after = score(model, splits.test)
+    after = final_score(model, splits.test, objective)
     compressm.save(model, out)
     (out / "cut.json").write_text(json.dumps(cut.to_dict()) + "\n", encoding="utf-8")
     for layer in cut.layers:
@@ -122,24 +133,24 @@ def compress(run: Path, out: Path, settings: CompressionConfig, data_dir: Path |
             f"{layer.name}: {layer.old} -> {layer.new} states{describe_error(layer)}",
             highlight=False,
         )
-    console.print(
-        f"test accuracy {before.accuracy:.2%} -> {after.accuracy:.2%}; saved in {out}", highlight=False
-    )
+    was, now = (describe_score(found.loss, found.figures, found.metric.name) for found in (before, after))
+    now = now.removeprefix("accuracy ")
+    console.print(f"test {was} -> {now}; saved in {out}", highlight=False)
 
 
 def _calibration(
-    splits: Splits, config: TrainConfig
-) -> Iterator[tuple[tuple[Tensor, Tensor | None], Tensor]]:
+    splits: Splits, config: TrainConfig, objective: Objective
+) -> Iterator[tuple[tuple[Tensor | None, ...], Tensor]]:
     """A few batches of the training data, in the order of the run's seed."""
-    batches = Batches(splits.train, config.batch_size, config.seed)
+    batches = Batches(objective.prepare(splits.train), config.batch_size, config.seed)
     for _ in range(-(-CALIBRATION_SEQUENCES // config.batch_size)):
-        inputs, targets, lengths = next(batches)
-        yield (inputs, lengths), targets
+        batch = next(batches)
+        yield objective.arguments(batch), batch.targets
 
 
-def _load(run: Path) -> SequenceClassifier:
+def _load(run: Path) -> Model:
     folder = RunFolder(run)
     model = compressm.load(folder.model_path if folder.model_path.is_dir() else run)
-    if not isinstance(model, SequenceClassifier):
-        raise ValueError(f"{run} holds a {type(model).__name__}; this command takes a SequenceClassifier")
+    if not isinstance(model, SequenceModel | LanguageModel):
+        raise ValueError(f"{run} holds a {type(model).__name__}; this command takes compressm's own models")
     return model

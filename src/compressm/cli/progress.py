@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from compressm.cli.scores import short_score
 from compressm.compression import Cut, LayerCut
 from compressm.training import Progress
 from compressm.training.loop import Watcher
@@ -80,7 +81,10 @@ class RunDisplay(Display):
         def show(progress: Progress) -> None:
             self._bars.start_task(task)
             sizes = "+".join(map(str, progress.states))
-            facts = f"loss {progress.loss:.3f}  acc. {progress.accuracy:6.1%}  {sizes} states"
+            score = short_score(progress.figures, progress.metric)
+            # Square errors fall by orders of magnitude, cross entropies do not.
+            loss = f"loss {progress.loss:.3f}" if score else f"loss {progress.loss:.2e}"
+            facts = "  ".join(filter(None, (loss, score, f"{sizes} states")))
             self._bars.update(task, completed=progress.step, facts=facts)
             if progress.cut is not None:
                 for line in describe_cut(progress.cut):

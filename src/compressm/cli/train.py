@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from compressm.cli.progress import RunDisplay
+from compressm.cli.scores import describe_score
 from compressm.data import load
 from compressm.report import print_summary, read_runs, write_report
 from compressm.training import RunFolder, RunResult, TrainConfig
@@ -47,8 +48,9 @@ def _close(console: Console, folder: RunFolder, result: RunResult) -> None:
     print_summary(runs, console)
     report = folder.path / "report.html"
     write_report(runs, report)
+    told = describe_score(result.test.loss, result.test.figures, result.test.metric.name)
     console.print(
-        f"test accuracy {result.test.accuracy:.2%} with {result.model.state_dims} states; "
+        f"test {told} with {result.model.state_dims} states; "
         f"model in {folder.model_path}, report in {report}",
         highlight=False,
     )

@@ -5,12 +5,14 @@ training, ``ordered_batches`` goes through one once for evaluation.
 """
 
 from compressm.data.batches import Batches, ordered_batches
+from compressm.data.encodings import token_ids
 from compressm.data.errors import DataError
-from compressm.data.splits import Batch, Split, Splits, hold_out
+from compressm.data.splits import IGNORE, Batch, Split, Splits, hold_out
 from compressm.data.task import Recipe, Task
 from compressm.data.tasks import describe, get_task, load, task_names
 
 __all__ = [
+    "IGNORE",
     "Batch",
     "Batches",
     "DataError",
@@ -24,4 +26,5 @@ __all__ = [
     "load",
     "ordered_batches",
     "task_names",
+    "token_ids",
 ]

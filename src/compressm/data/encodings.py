@@ -70,3 +70,8 @@ class OneHot:
         # Not torch.nn.functional.one_hot: its int64 result would take twice the memory of the batch itself.
         encoded = torch.zeros(*stored.shape, self.size)
         return encoded.scatter_(-1, stored.to(torch.int64).unsqueeze(-1), 1.0)
+
+
+def token_ids(stored: Tensor) -> Tensor:
+    """Token ids as int64, for models that have an embedding."""
+    return stored.to(torch.int64)

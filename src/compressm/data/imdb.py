@@ -124,6 +124,7 @@ TASKS = (
     _task(
         name="imdb-text",
         kind="tokens",
+        symbol="character",
         num_classes=VOCAB_SIZE,
         length=WINDOW,
         sizes=(29_165, 3_209, 31_611),

@@ -113,6 +113,7 @@ TASKS = (
         input_dim=6,
         num_classes=0,
         target_dim=4,
+        feedback=True,
         length=LENGTH,
         sizes=SIZES,
         description="A two-link arm under gravity: its next state from its state and the torques.",

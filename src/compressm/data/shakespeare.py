@@ -71,6 +71,7 @@ TASKS = (
     Task(
         name="shakespeare",
         kind="tokens",
+        symbol="character",
         input_dim=VOCAB_SIZE,
         num_classes=VOCAB_SIZE,
         vocab_size=VOCAB_SIZE,

@@ -17,6 +17,9 @@ from torch import Tensor
 
 # Never the training seed: every run of a task is validated on the same sequences.
 VALIDATION_SEED = 2510
+# The target of a step that does not count, of a task that asks at some steps alone; what PyTorch's losses
+# leave out unless told otherwise.
+IGNORE = -100
 Array = npt.NDArray[Any]
 Encoding = Callable[[Tensor], Tensor]
 
@@ -27,8 +30,8 @@ class Batch(NamedTuple):
     Attributes:
         inputs: Real sequences, float32 ``(B, L, input_dim)``, for pairs of them ``(B, 2, L, input_dim)``;
             an encoding that keeps tokens gives int64 ``(B, L)``.
-        targets: Classes, int64 ``(B,)``; symbols at every step, int64 ``(B, L)``; or real values at every
-            step, float32 ``(B, L, target_dim)``.
+        targets: Classes, int64 ``(B,)``; symbols at every step, int64 ``(B, L)``, :data:`IGNORE` where none
+            is asked for; or real values at every step, float32 ``(B, L, target_dim)``.
         lengths: Number of valid steps of each sequence, int64 ``(B,)``, for pairs ``(B, 2)``, or None if all
             ``L`` are valid.
     """

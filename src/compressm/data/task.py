@@ -52,7 +52,8 @@ class Task:
     - ``"classification"``: one class for a sequence, int64 ``(B,)``; logits ``(B, num_classes)``.
     - ``"pairs"``: one class for two sequences: inputs ``(B, 2, L, input_dim)``, lengths ``(B, 2)``, targets
       ``(B,)``; logits ``(B, num_classes)`` from the features of both.
-    - ``"tokens"``: the next symbol at every step, int64 ``(B, L)``; logits ``(B, L, num_classes)``.
+    - ``"tokens"``: the next symbol at every step, int64 ``(B, L)``, or at the steps that ask for one, all
+      others :data:`~compressm.data.IGNORE`; logits ``(B, L, num_classes)``.
     - ``"regression"``: real values at every step, float32 ``(B, L, target_dim)``; outputs of that shape.
 
     Attributes:
@@ -67,7 +68,11 @@ class Task:
         kind: What is asked of a model, see above.
         vocab_size: Number of token ids if the sequences are text, else None. ``Split.inputs`` holds the ids,
             ``Split.encode`` makes them one-hot.
+        symbol: What a token is; the loss is told in bits for each.
+        masked: Whether only some steps of "tokens" have a target, such as the answers to queries.
         target_dim: Real values to predict at every step; 0 unless ``kind`` is "regression".
+        feedback: Whether the first ``target_dim`` inputs of a step are the targets of the step before, so
+            that a model can be run on its own outputs.
         generator: Writes the task's files, for tasks whose data the project makes itself.
         needs_files: Whether the files must be given as a data folder because no place to fetch them is known.
     """
@@ -82,7 +87,10 @@ class Task:
     reader: Reader
     kind: Kind = "classification"
     vocab_size: int | None = None
+    symbol: Literal["token", "character"] = "token"
+    masked: bool = False
     target_dim: int = 0
+    feedback: bool = False
     generator: Generator | None = None
     needs_files: bool = False
 

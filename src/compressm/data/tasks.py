@@ -7,12 +7,15 @@ from pathlib import Path
 from compressm.data import (
     aan,
     cifar,
+    copying,
     fsdd,
     imdb,
+    induction,
     listops,
     mnist,
     mnist_mini,
     pathfinder,
+    recall,
     robot,
     shakespeare,
     sysid,
@@ -36,6 +39,9 @@ _TASKS = {
         *aan.TASKS,
         *sysid.TASKS,
         *robot.TASKS,
+        *recall.TASKS,
+        *induction.TASKS,
+        *copying.TASKS,
         *toy.TASKS,
     )
 }
@@ -43,6 +49,7 @@ _WANTED = {
     "classification": "{task.num_classes} classes",
     "pairs": "in pairs, {task.num_classes} classes",
     "tokens": "the next of {task.num_classes} symbols at every step",
+    "masked": "one of {task.num_classes} symbols at the steps that ask",
     "regression": "{task.target_dim} real values at every step",
 }
 
@@ -94,7 +101,7 @@ def describe(name: str) -> str:
     train, validation, test = task.sizes
     values = "1 value" if task.input_dim == 1 else f"{task.input_dim} values"
     values = values if task.vocab_size is None else f"one of {task.vocab_size} tokens, one-hot"
-    wanted = _WANTED[task.kind].format(task=task)
+    wanted = _WANTED["masked" if task.masked else task.kind].format(task=task)
     return "\n".join(
         (
             f"{task.name}: {task.description}",

@@ -138,7 +138,8 @@ def _head(cell: Cell, status: str) -> Record:
 
 
 def _score(line: Measurement) -> Record:
-    return {"step": line.step, "loss": line.loss, "accuracy": line.accuracy}
+    score = {"step": line.step, "loss": line.loss, "accuracy": line.accuracy}
+    return score if line.metric is None else {**score, "metric": line.metric, "value": line.value}
 
 
 def _cut(cut: Cut) -> Record:

@@ -5,13 +5,19 @@ from compressm.models.classifier import SequenceClassifier
 from compressm.models.compiling import compile_blocks
 from compressm.models.language import LanguageModel
 from compressm.models.norm import MaskedBatchNorm
+from compressm.models.pairs import PairClassifier
+from compressm.models.regressor import SequenceRegressor
 from compressm.models.saving import load, save
+from compressm.models.sequence import SequenceModel
 
 __all__ = [
     "Block",
     "LanguageModel",
     "MaskedBatchNorm",
+    "PairClassifier",
     "SequenceClassifier",
+    "SequenceModel",
+    "SequenceRegressor",
     "compile_blocks",
     "load",
     "save",

@@ -1,24 +1,11 @@
 """Classify whole sequences: linear encoder, blocks, masked mean over time, linear head."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from compressm.layers import LRU, S4D, S5, RotationSSM, StateSpaceLayer
-from compressm.models.block import Block
-
-MIXERS: dict[str, Callable[[int, int], StateSpaceLayer]] = {
-    "lru": LRU,
-    "lru-bi": partial(LRU, bidirectional=True),
-    "s5": S5,
-    "s5-bi": partial(S5, bidirectional=True),
-    "s4d": S4D,
-    "rotation": RotationSSM,
-}
-"""State-space layers by the name a model's ``mixer`` takes: ``name -> (model_dim, state_dim) -> layer``."""
+from compressm.models.sequence import SequenceModel
 
 
 class StreamState(NamedTuple):
@@ -29,7 +16,7 @@ class StreamState(NamedTuple):
     steps: int
 
 
-class SequenceClassifier(nn.Module):
+class SequenceClassifier(SequenceModel):
     """The paper's classifier: linear encoder, ``num_layers`` blocks, mean over time, linear head.
 
     Args:
@@ -38,7 +25,7 @@ class SequenceClassifier(nn.Module):
         num_layers: Blocks.
         model_dim: Channels ``H`` inside.
         state_dim: States ``N`` of every layer, or one number for each (a model after cuts has its own sizes).
-        mixer: The state-space layer, one of :data:`MIXERS`.
+        mixer: The state-space layer, one of ``compressm.models.sequence.MIXERS``.
         dropout: Probability of dropout in the blocks.
 
     Raises:
@@ -56,47 +43,16 @@ class SequenceClassifier(nn.Module):
         mixer: str = "lru",
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        if mixer not in MIXERS:
-            raise ValueError(f"mixer is {mixer!r}; choose one of {', '.join(sorted(MIXERS))}")
-        if num_layers < 1:
-            raise ValueError(f"num_layers is {num_layers}; a model has at least one layer")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
-        sizes = [state_dim] * num_layers if isinstance(state_dim, int) else list(state_dim)
-        if len(sizes) != num_layers:
-            raise ValueError(f"state_dim has {len(sizes)} entries for {num_layers} layers; give one for each")
-        self.mixer, self.dropout = mixer, dropout
-        self.encoder = nn.Linear(input_dim, model_dim)
-        self.blocks = nn.ModuleList(
-            Block(MIXERS[mixer](model_dim, size), model_dim, dropout=dropout) for size in sizes
-        )
+        super().__init__(
+            input_dim, num_layers=num_layers, model_dim=model_dim, state_dim=state_dim, mixer=mixer,
+            dropout=dropout,
+        )  # fmt: skip
         self.head = nn.Linear(model_dim, num_classes)
-
-    @property
-    def state_dims(self) -> list[int]:
-        """States of each layer as it is now."""
-        return [block.mixer.state_dim for block in self._blocks()]
 
     @property
     def config(self) -> dict[str, Any]:
         """Arguments that build this model at its present sizes."""
-        return {
-            "input_dim": self.encoder.in_features,
-            "num_classes": self.head.out_features,
-            "num_layers": len(self.blocks),
-            "model_dim": self.encoder.out_features,
-            "state_dim": self.state_dims,
-            "mixer": self.mixer,
-            "dropout": self.dropout,
-        }
-
-    def _classify(self, pooled: Tensor) -> Tensor:
-        logits: Tensor = self.head(pooled)
-        return logits
-
-    def _blocks(self) -> list[Block]:
-        return cast(list[Block], list(self.blocks))
+        return {**super().config, "num_classes": self.head.out_features}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify sequences.
@@ -112,18 +68,8 @@ class SequenceClassifier(nn.Module):
         Raises:
             ValueError: If the shapes do not fit, or a length is outside ``1..L``.
         """
-        if x.dim() != 3 or x.shape[2] != self.encoder.in_features:
-            raise ValueError(
-                f"inputs have shape {tuple(x.shape)}; expected (batch, L, {self.encoder.in_features})"
-            )
-        mask = None if lengths is None else _mask(lengths, x.shape[0], x.shape[1])
-        hidden = self.encoder(x)
-        for block in self._blocks():
-            hidden, _ = block(hidden, mask=mask, final_state=False)
-        if mask is None:
-            return self._classify(hidden.mean(dim=1))
-        total = (hidden * mask[..., None]).sum(dim=1)
-        return self._classify(total / mask.sum(dim=1, keepdim=True))
+        logits: Tensor = self.head(self._pooled(x, lengths))
+        return logits
 
     def step(self, x_k: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
         """Take one input of each sequence ``(batch, input_dim)`` and classify what was seen so far.
@@ -134,21 +80,6 @@ class SequenceClassifier(nn.Module):
         Raises:
             RuntimeError: In training mode, where batch normalisation needs whole sequences.
         """
-        if self.training:
-            raise RuntimeError("step() streams a trained model: call model.eval() first")
-        hidden = self.encoder(x_k)
-        layers = []
-        for index, block in enumerate(self._blocks()):
-            hidden, layer = block.step(hidden, None if state is None else state.layers[index])
-            layers.append(layer)
+        hidden, layers = self._step(x_k, None if state is None else state.layers)
         total, steps = (hidden, 1) if state is None else (state.total + hidden, state.steps + 1)
-        return self._classify(total / steps), StreamState(tuple(layers), total, steps)
-
-
-def _mask(lengths: Tensor, batch: int, length: int) -> Tensor:
-    if lengths.shape != (batch,):
-        raise ValueError(f"lengths has shape {tuple(lengths.shape)}; expected ({batch},)")
-    wrong = (lengths < 1) | (lengths > length)
-    if bool(wrong.any()):
-        raise ValueError(f"lengths holds {int(lengths[wrong][0])}; each must be in 1..{length}")
-    return torch.arange(length, device=lengths.device) < lengths[:, None]
+        return self.head(total / steps), StreamState(layers, total, steps)

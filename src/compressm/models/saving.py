@@ -16,12 +16,16 @@ from torch import nn
 from compressm._version import __version__
 from compressm.models.classifier import SequenceClassifier
 from compressm.models.language import LanguageModel
+from compressm.models.pairs import PairClassifier
+from compressm.models.regressor import SequenceRegressor
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
-MODELS: dict[str, type[Any]] = {"SequenceClassifier": SequenceClassifier, "LanguageModel": LanguageModel}
+MODELS: dict[str, type[Any]] = {
+    model.__name__: model for model in (SequenceClassifier, PairClassifier, SequenceRegressor, LanguageModel)
+}
 """Classes that :func:`load` can build by itself, by name: each takes its ``config`` as keyword arguments."""
 
 

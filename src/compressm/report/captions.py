@@ -13,7 +13,7 @@ def captions(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
     """Return for each figure's name a leading sentence and the explanation."""
     metric = metric_of(runs)
     arms = {group.arm for group in group_runs(runs)}
-    good = "Higher is better" if metric.key == "accuracy" else "Lower is better"
+    good = "Higher is better" if metric.higher_is_better else "Lower is better"
     full = " The dashed line is the full model." if "full" in arms else ""
     several = any(len(group.runs) > 1 for group in group_runs(runs))
     spread = ", the upright line a standard deviation to each side" if several else ""
@@ -21,7 +21,7 @@ def captions(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
     tested = " Open marks at the end are test results." if any(run.test is not None for run in runs) else ""
     return {
         "accuracy": (
-            f"Test {metric.key} against the size of the state at the end.",
+            f"Test {metric.name} against the size of the state at the end.",
             f"Every mark is one seed, every bar the mean of a setting{spread}. {good}, and further left is "
             f"smaller.{full}",
         ),
@@ -33,7 +33,7 @@ def captions(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
         ),
         "tracks": ("How the states' ranking forms and settles.", _tracks(run_with_tracks(runs))),
         "training": (
-            f"Loss and {metric.key} over the training.",
+            f"Loss and {metric.name} over the training.",
             f"{_cut_lines(runs)}{bundles}{tested}",
         ),
     }

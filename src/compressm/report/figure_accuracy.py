@@ -36,7 +36,7 @@ def accuracy_figure(runs: Sequence[Run]) -> Figure:
 
 def _panel(axes: Axes, groups: Sequence[Group], metric: Metric) -> None:
     axes.set_xlabel("final states per layer")
-    axes.set_ylabel(f"test {metric.key}" + (f" ({metric.unit})" if metric.unit else ""))
+    axes.set_ylabel(f"test {metric.name}" + (f" ({metric.unit})" if metric.unit else ""))
     joined: dict[str, list[tuple[float, float]]] = {}
     looks = list(zip(groups, strokes(groups), strict=True))
     for group, look in looks:

@@ -70,7 +70,7 @@ def training_figure(runs: Sequence[Run]) -> Figure:
             _test_marks(below, group, metric, look)
         above.set_ylabel("training loss")
         unit = f" ({metric.unit})" if metric.unit else ""
-        below.set_ylabel(f"{'validation' if validated else 'training'} {metric.key}{unit}")
+        below.set_ylabel(f"{'validation' if validated else 'training'} {metric.name}{unit}")
         _step_axis(below, runs)
         legend_above(figure, above)
     return figure

@@ -94,7 +94,9 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     """
     found: dict[str, list[Run]] = {}
     for run in runs:
-        identity = [run.arm, run.finished, [run.config.get(key) for key in _IDENTITY]]
+        # Without what is not set: a setting that older runs do not know separates none.
+        settings = flatten({key: run.config[key] for key in _IDENTITY if key in run.config})
+        identity = [run.arm, run.finished, settings]
         found.setdefault(json.dumps(identity, sort_keys=True, default=str), []).append(run)
     groups = [
         Group(label=members[0].arm, runs=tuple(sorted(members, key=_seed_order)))

@@ -58,7 +58,7 @@ def leading_group(groups: Sequence[Group], metric: Metric) -> Group:
     scored = [group for group in groups if _score(group, metric) is not None]
     if not scored:
         return groups[0]
-    sign = 1 if metric.key == "accuracy" else -1
+    sign = 1 if metric.higher_is_better else -1
     return max(scored, key=lambda group: sign * (_score(group, metric) or 0))
 
 

@@ -107,7 +107,7 @@ def _facts(groups: Sequence[Group], metric: Metric) -> str:
         spread = deviation(scores)
         score = fixed(sum(scores) / len(scores), 1 if metric.unit else 3)
         detail = "one seed" if spread is None else f"± {fixed(spread, metric.decimals)} ({len(scores)} seeds)"
-        facts.append((f"Test {metric.key}", f"{score} {metric.unit}".strip(), detail))
+        facts.append((f"Test {metric.name}", f"{score} {metric.unit}".strip(), detail))
     times = [
         leader.mean(lambda run: run.step_seconds_before),
         leader.mean(lambda run: run.step_seconds_final),

@@ -165,10 +165,15 @@ def _missing(run: Run) -> list[str]:
 
 
 def _measurement(record: Record, place: str) -> Measurement:
+    metric = record.get("metric")
+    if metric is not None and not isinstance(metric, str):
+        raise ValueError(f"{place}: 'metric' is {metric!r}; expected the name of a figure, such as accuracy")
     return Measurement(
         step=integer(record, "step", place),
         loss=number(record, "loss", place),
         accuracy=number(record, "accuracy", place),
+        metric=metric,
+        value=None if metric is None else number(record, metric, place),
         learning_rate=number(record, "learning_rate", place),
         states=states(record, place),
         parameters=optional_integer(record, "parameters", place),

@@ -18,13 +18,16 @@ from .checks import Check
 class Measurement:
     """One line of `metrics.jsonl`: training, validation or test.
 
-    `accuracy` is a fraction; `step_seconds` is the median time of a step since the line before;
-    `states` has one size per layer.
+    `accuracy` is a fraction; `metric` names what the run's task is compared by, if the run says so, and
+    `value` is that figure, where the line has it; `step_seconds` is the median time of a step since the
+    line before; `states` has one size per layer.
     """
 
     step: int
     loss: float | None = None
     accuracy: float | None = None
+    metric: str | None = None
+    value: float | None = None
     learning_rate: float | None = None
     states: tuple[int, ...] = ()
     parameters: int | None = None

@@ -80,12 +80,20 @@ def _score_columns(groups: Sequence[Group], metric: Metric) -> list[tuple[Column
     means = [group.mean(lambda run: metric.of(run.test)) for group in groups]
     spreads = [deviation(values) for values in every]
     seeds = [" ".join(fixed(value, metric.decimals) for value in values) or MISSING for values in every]
-    test = f"test {metric.key}"
+    test = f"test {metric.name}"
     return [
         (Column("mean", metric.unit, group=test), [fixed(value, metric.decimals) for value in means]),
         (Column("± sd", group=test), [fixed(value, metric.decimals) for value in spreads]),
         (Column("each seed", align="left", group=test), seeds),
+        *_loss_column(groups, metric),
     ]
+
+
+def _loss_column(groups: Sequence[Group], metric: Metric) -> list[tuple[Column, list[str]]]:
+    """The loss itself, where another figure than accuracy or loss is compared: the field tells both."""
+    if metric.key in ("accuracy", "loss"):
+        return []
+    return [(Column("test loss"), [fixed(group.mean(lambda run: run.test_loss), 4) for group in groups])]
 
 
 def _step_columns(groups: Sequence[Group]) -> list[tuple[Column, list[str]]]:

@@ -1,15 +1,21 @@
 """Training runs: typed settings, a small deterministic loop, run folders that survive a crash."""
 
 from compressm.training.compression_config import CompressionConfig
-from compressm.training.config import ModelConfig, OptimizerConfig, TrainConfig
-from compressm.training.evaluation import Score, evaluate
+from compressm.training.config import OptimizerConfig, TrainConfig
+from compressm.training.evaluation import evaluate, final_score
 from compressm.training.loop import Progress, RunResult, resume, train
+from compressm.training.model_config import ModelConfig
+from compressm.training.objectives import Model, Objective, find_objective
 from compressm.training.parallel import train_all
 from compressm.training.run_folder import RunFolder
+from compressm.training.score import Metric, Score
 
 __all__ = [
     "CompressionConfig",
+    "Metric",
+    "Model",
     "ModelConfig",
+    "Objective",
     "OptimizerConfig",
     "Progress",
     "RunFolder",
@@ -17,6 +23,8 @@ __all__ = [
     "Score",
     "TrainConfig",
     "evaluate",
+    "final_score",
+    "find_objective",
     "resume",
     "train",
     "train_all",

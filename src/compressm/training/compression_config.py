@@ -16,11 +16,14 @@ from compressm.compression import (
     Reducer,
     Rollback,
     Schedule,
+    Selected,
     TargetMetric,
 )
+from compressm.compression.reducers import find_reducer
 from compressm.rivals import ModalStates, RandomStates, SmallestStates
 
 _RULES = ("rank", "tolerance", "fraction", "error_bound", "total", "target")
+_RIVALS = ("modal", "modal-hinf", "smallest", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,8 @@ class CompressionConfig:
     total: int | None = None
     """States of all layers together after the last cut."""
     target: float | None = None
-    """Validation accuracy that each cut may cost before retraining: cuts go as deep as that allows."""
+    """How much worse each cut may make the validation metric (accuracy, bits per character, normalised RMSE:
+    what the task is compared by) before retraining: cuts go as deep as that allows."""
     budget_by: Literal["energy", "score", "loss"] = "energy"
     """How layers share the total."""
     multiple_of: int = 1
@@ -55,32 +59,41 @@ class CompressionConfig:
     """Where they end at the latest (schedule auto)."""
     realization: Literal["real", "complex"] = "real"
     """Form to balance: the real map in use, or the published complex one."""
-    reduction: Literal[
-        "states", "balanced", "gradients", "covariance", "modal", "modal-hinf", "random", "smallest"
-    ] = "states"
-    """What ranks the states: the system's own Gramians (balanced, as published), or these weighted by the
-    states that the data drives, by these and the gradients, or by covariances of inputs and gradients. The
-    last four are for comparison."""
+    reduction: str | None = None
+    """What ranks the states; what measured best for each kind of layer if not given. For linear layers:
+    states (by what the data drives, the default), balanced (by the system's own Gramians, as published),
+    gradients or covariance (by both inputs and gradients). Layers that vary with time have methods of their
+    own, such as energy. For comparison: random, smallest, modal, modal-hinf."""
     optimizer_state: Literal["transport", "reset", "slice"] = "transport"
     """What becomes of the optimiser's moments at a cut."""
     guard: float | None = None
-    """Take a cut back if the validation accuracy is lower by more than this after recovery (with schedule
+    """Take a cut back if the validation metric is worse by more than this after recovery (with schedule
     auto: if the training loss is higher by more than this)."""
     patience: int = 100
     """Steps for recovery."""
     track_every: int | None = None
-    """Steps between checks of the Hankel singular values for the report."""
+    """Steps between checks of the Hankel singular values for the report, with or without cuts."""
 
     def __post_init__(self) -> None:
         given = [name for name in _RULES if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(_RULES)}, not {' and '.join(given)}")
+        if self.track_every is not None and self.track_every < 1:
+            raise ValueError(f"track_every is {self.track_every}; it must be at least 1")
+        if self.reduction is not None and self.reduction not in _RIVALS:
+            try:
+                find_reducer(self.reduction, self.realization)
+            except ValueError as error:
+                raise ValueError(f"{error}, {', '.join(_RIVALS)}") from error
 
-    def rule(self, evaluate: Callable[[], float] | None = None) -> RankRule | None:
+    def rule(
+        self, evaluate: Callable[[], float] | None = None, mode: Literal["max", "min"] = "max"
+    ) -> RankRule | None:
         """The rank rule these settings ask for, None without cuts.
 
         Args:
-            evaluate: Gives the validation accuracy, for a rule that looks at it when it cuts.
+            evaluate: Gives the validation metric, for a rule that looks at it when it cuts.
+            mode: Whether a good metric is large or small.
 
         Raises:
             ValueError: If its argument is out of range.
@@ -98,7 +111,7 @@ class CompressionConfig:
             return GlobalBudget(self.total, self.budget_by, multiple_of=size)
         if self.target is None:
             return None
-        return TargetMetric(evaluate or _nothing_to_measure, self.target, multiple_of=size)
+        return TargetMetric(evaluate or _nothing_to_measure, self.target, mode, multiple_of=size)
 
     @property
     def cuts_at_all(self) -> bool:
@@ -113,25 +126,34 @@ class CompressionConfig:
             )
         return Schedule(total_steps=total_steps, start=self.start, stop=self.stop, cuts=self.cuts)
 
-    def make_reducer(self, seed: int) -> str | Reducer:
-        """The method: a name of ours, or a rival; ``seed`` is for chance."""
+    def make_reducer(self, seed: int, *, linear: bool) -> str | Reducer | None:
+        """The method: a name of ours, a rival, or None for what each kind of layer prefers.
+
+        Args:
+            seed: For chance.
+            linear: Whether the layers are linear time-invariant systems.
+        """
         if self.reduction == "random":
-            return RandomStates(seed)
+            return RandomStates(seed) if linear else Selected("random", seed)
         if self.reduction == "smallest":
             return SmallestStates(self.realization)
         if self.reduction in ("modal", "modal-hinf"):
             return ModalStates("h2" if self.reduction == "modal" else "hinf")
         return self.reduction
 
-    def make_guard(self) -> Rollback | None:
-        """The guard, if any; on training loss with the automatic schedule, which looks at it, too."""
+    def make_guard(self, mode: Literal["max", "min"] = "max") -> Rollback | None:
+        """The guard, if any; on training loss with the automatic schedule, which looks at it, too.
+
+        Args:
+            mode: Whether a good validation metric is large or small.
+        """
         if self.guard is None:
             return None
         if self.schedule == "auto":
             return Rollback(
                 tolerance=self.guard, mode="min", patience=self.patience, window=self.patience // 2
             )
-        return Rollback(tolerance=self.guard, mode="max", patience=self.patience)
+        return Rollback(tolerance=self.guard, mode=mode, patience=self.patience)
 
 
 def _nothing_to_measure() -> float:

@@ -2,25 +2,11 @@
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
+from compressm.data import get_task, task_names
 from compressm.training.compression_config import CompressionConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The classifier; its input and output sizes come from the task."""
-
-    num_layers: int = 1
-    """Blocks."""
-    model_dim: int = 8
-    """Channels H."""
-    state_dim: int = 256
-    """States N of every layer at the start."""
-    mixer: Literal["lru", "lru-bi", "s5", "s5-bi", "s4d", "rotation"] = "lru"
-    """State-space layer."""
-    dropout: float = 0.1
-    """Dropout probability."""
+from compressm.training.model_config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +63,8 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
+        if self.task in task_names():  # what else it may be, load() says
+            self.model.check(get_task(self.task))
         rule = self.compression.rule()
         if rule is not None:
             self.compression.make_schedule(self.steps)

@@ -1,40 +1,42 @@
-"""Loss and accuracy over a whole split."""
+"""Loss and figures over a whole split."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from compressm.data import Split, ordered_batches
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mean cross entropy in nats and share of right answers."""
-
-    loss: float
-    accuracy: float
+from compressm.training.objectives import Classification, Model, Objective, Sums
+from compressm.training.score import Score
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, *, batch_size: int = 250) -> Score:
-    """Score a classifier on every sequence of ``split``, in evaluation mode; its mode is restored.
+def evaluate(
+    model: Model, split: Split, objective: Objective | None = None, *, batch_size: int | None = None
+) -> Score:
+    """Score a model on every sequence of ``split``, in evaluation mode; its mode is restored.
 
     Args:
-        model: Maps ``(inputs, lengths)`` to logits.
+        model: Maps what the objective reads from a batch to its outputs.
         split: Data.
-        batch_size: Sequences at once; has no effect on the result but for rounding.
+        objective: What counts, from :func:`~compressm.training.find_objective`; that of classification if not
+            given.
+        batch_size: Sequences at once, the objective's choice if not given; has no effect on the result but
+            for rounding.
     """
+    objective = objective or Classification()
     was_training = model.training
     model.eval()
-    loss, right, count = 0.0, 0, 0
+    sums: Sums = {}
     try:
-        for inputs, targets, lengths in ordered_batches(split, batch_size):
-            logits = model(inputs, lengths)
-            loss += F.cross_entropy(logits, targets, reduction="sum").item()
-            right += int((logits.argmax(dim=1) == targets).sum())
-            count += len(targets)
+        for batch in ordered_batches(objective.prepare(split), batch_size or objective.evaluation_batch):
+            for name, term in objective.sums(objective.forward(model, batch), batch.targets).items():
+                sums[name] = sums[name] + term if name in sums else term
     finally:
         model.train(was_training)
-    return Score(loss / count, right / count)
+    return objective.score(sums)
+
+
+def final_score(model: Model, split: Split, objective: Objective) -> Score:
+    """:func:`evaluate`, with the figures that take longer."""
+    score = evaluate(model, split, objective)
+    return replace(score, figures={**score.figures, **objective.closing(model, split)})

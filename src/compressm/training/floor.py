@@ -5,12 +5,14 @@ import statistics
 import time
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from compressm.data import Batch
-from compressm.models import SequenceClassifier
+from compressm.models import Block
+from compressm.models.language_block import LanguageBlock
+from compressm.models.sequence import MIXERS
+from compressm.training.objectives import Model, Objective
 
 
 class _NoRecurrence(nn.Module):
@@ -27,22 +29,26 @@ class _NoRecurrence(nn.Module):
         return u * self.D, state
 
 
-def step_floor(model: SequenceClassifier, batch: Batch, *, repeats: int = 15) -> float:
+def step_floor(model: Model, batch: Batch, objective: Objective, *, repeats: int = 15) -> float | None:
     """Median seconds of a training step of ``model`` on ``batch`` with the recurrences taken out.
 
     Encoder, norms, activations, dropout, GLU, head and AdamW remain; a model with fewer states comes closer
-    to this time but not below it. The model and the random state are left as they were.
+    to this time but not below it. The model and the random state are left as they were. None for layers
+    whose other parts (projections, convolutions, gates) do not part from the recurrence.
     """
+    if model.mixer not in MIXERS:
+        return None
     with torch.random.fork_rng(devices=[]):
         bare = copy.deepcopy(model).train()
-        for block in bare.blocks:
-            block.mixer = _NoRecurrence(bare.encoder.out_features)
+        for block in bare.modules():
+            if isinstance(block, Block | LanguageBlock):
+                block.register_module("mixer", _NoRecurrence(model.config["model_dim"]))
         optimizer = AdamW(bare.parameters(), fused=True)
         seconds = []
         for _ in range(repeats):
             began = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(bare(batch.inputs, batch.lengths), batch.targets).backward()  # type: ignore[no-untyped-call]
+            objective.loss(objective.forward(bare, batch), batch.targets).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)

@@ -3,21 +3,22 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from compressm.compression import Cut
 from compressm.data import Splits, load
-from compressm.models import SequenceClassifier, save
+from compressm.models import save
 from compressm.training.config import TrainConfig
-from compressm.training.evaluation import Score, evaluate
+from compressm.training.evaluation import evaluate, final_score
 from compressm.training.floor import step_floor
+from compressm.training.objectives import Model
 from compressm.training.run_folder import RunFolder
+from compressm.training.score import Score
 from compressm.training.session import Session
 
 
@@ -29,7 +30,8 @@ class Progress:
         step: Steps done.
         steps: Steps of the whole run.
         loss: Mean training loss since the last time.
-        accuracy: Mean training accuracy since the last time.
+        metric: Name of what the task is compared by.
+        figures: The same for other figures by name, where a training batch has them.
         states: Sizes of the layers.
         cut: The attempt that was just made, if any.
     """
@@ -37,8 +39,9 @@ class Progress:
     step: int
     steps: int
     loss: float
-    accuracy: float
+    metric: str
     states: list[int]
+    figures: Mapping[str, float] = field(default_factory=dict)
     cut: Cut | None = None
 
 
@@ -49,7 +52,7 @@ Watcher = Callable[[Progress], None]
 class RunResult:
     """What a completed run gives."""
 
-    model: SequenceClassifier
+    model: Model
     validation: Score
     test: Score
     records: list[Cut]
@@ -59,7 +62,7 @@ class RunResult:
 def train(
     config: TrainConfig, folder: RunFolder, *, splits: Splits | None = None, watch: Watcher | None = None
 ) -> RunResult:
-    """Train a classifier into a run folder.
+    """Train a model into a run folder.
 
     The test set is scored once, on the final model. The global seed of PyTorch is set from ``config.seed``.
 
@@ -106,7 +109,7 @@ def _run(session: Session, folder: RunFolder, splits: Splits, watch: Watcher | N
         session.record_step_time(seconds)
         window.add(loss, accuracy, seconds)
         checks = len(session.checks)
-        cut = session.cut(loss, lambda: evaluate(session.model, splits.validation).accuracy)
+        cut = session.cut(loss, lambda: evaluate(session.model, splits.validation, session.objective).value)
         if cut is not None and cut.undid is not None:
             # The steps since the cut are made again; what was done to the layers stays on record.
             folder.rewind(session.step, cuts=False)
@@ -135,22 +138,23 @@ class _Window:
         self.accuracies: list[Tensor] = []
         self.seconds: list[float] = []
 
-    def add(self, loss: Tensor, accuracy: Tensor, seconds: float) -> None:
+    def add(self, loss: Tensor, accuracy: Tensor | None, seconds: float) -> None:
         self.losses.append(loss)
-        self.accuracies.append(accuracy)
+        if accuracy is not None:
+            self.accuracies.append(accuracy)
         self.seconds.append(seconds)
 
 
-def _optimise(session: Session) -> tuple[Tensor, Tensor]:
-    inputs, targets, lengths = next(session.batches)
+def _optimise(session: Session) -> tuple[Tensor, Tensor | None]:
+    objective, batch = session.objective, next(session.batches)
     session.optimizer.zero_grad(set_to_none=True)
-    logits = session.model(inputs, lengths)
-    loss = F.cross_entropy(logits, targets)
+    outputs = objective.forward(session.model, batch)
+    loss = objective.loss(outputs, batch.targets)
     loss.backward()  # type: ignore[no-untyped-call]
     session.optimizer.step()
     session.scheduler.step()
     session.step += 1
-    return loss.detach(), (logits.detach().argmax(dim=1) == targets).float().mean()
+    return loss.detach(), objective.accuracy(outputs.detach(), batch.targets)
 
 
 def _log(session: Session, folder: RunFolder, window: _Window, cut: Cut | None) -> Progress:
@@ -160,13 +164,15 @@ def _log(session: Session, folder: RunFolder, window: _Window, cut: Cut | None) 
             f"the loss is {loss} at step {session.step}; try a lower learning rate than "
             f"lr={session.config.optimizer.lr}"
         )
-    accuracy = torch.stack(window.accuracies).mean().item()
+    accuracy = torch.stack(window.accuracies).mean().item() if window.accuracies else None
+    figures, metric = session.objective.figures(loss, accuracy), session.objective.metric.name
     states = session.model.state_dims
     folder.write_metrics(
         kind="train",
         step=session.step,
         loss=loss,
-        accuracy=accuracy,
+        **figures,
+        metric=metric,
         learning_rate=session.learning_rate,
         # Sizes during these steps, which a cut at their end has not touched yet.
         states=states if cut is None else [layer.old for layer in cut.layers],
@@ -177,20 +183,22 @@ def _log(session: Session, folder: RunFolder, window: _Window, cut: Cut | None) 
         step=session.step,
         steps=session.config.steps,
         loss=loss,
-        accuracy=accuracy,
+        metric=metric,
+        figures=figures,
         states=states,
         cut=cut,
     )
 
 
 def _score(session: Session, folder: RunFolder, kind: str, splits: Splits) -> Score:
-    split = splits.test if kind == "test" else splits.validation
-    score = evaluate(session.model, split)
+    if kind == "test":
+        score = final_score(session.model, splits.test, session.objective)
+    else:
+        score = evaluate(session.model, splits.validation, session.objective)
     folder.write_metrics(
         kind=kind,
         step=session.step,
-        loss=score.loss,
-        accuracy=score.accuracy,
+        **score.to_dict(),
         states=session.model.state_dims,
         elapsed_seconds=session.elapsed,
     )
@@ -211,7 +219,7 @@ def _close(session: Session, folder: RunFolder, splits: Splits) -> RunResult:
         step_seconds_before=before,
         step_seconds_after=after,
         cut_seconds=sum(record.seconds for record in session.records),
-        floor_seconds={"after": step_floor(session.model, next(session.batches))},
+        floor_seconds={"after": step_floor(session.model, next(session.batches), session.objective)},
     )
     save(session.model.eval(), folder.model_path)
     folder.finish()

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from compressm.compression import Compressor, Cut, TrackRecord, parameter_groups
+from compressm.compression import Compressor, Cut, FractionRank, TrackRecord, parameter_groups
 from compressm.data import Batches, Splits, get_task
-from compressm.models import SequenceClassifier
+from compressm.models.sequence import MIXERS
 from compressm.training.config import OptimizerConfig, TrainConfig
 from compressm.training.evaluation import evaluate
+from compressm.training.no_cuts import NoCuts
+from compressm.training.objectives import Model, find_objective
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
@@ -26,6 +28,23 @@ def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> floa
     if not config.cosine:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def _groups(model: Model, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The optimiser's groups; one alone for a model without a layer that has dynamics of its own.
+
+    Raises:
+        ValueError: If such a model is to train its dynamics at another rate.
+    """
+    try:
+        return parameter_groups(
+            model, lr=config.lr, ssm_lr_factor=config.ssm_lr_factor, weight_decay=config.weight_decay
+        )
+    except ValueError:
+        if config.ssm_lr_factor != 1:
+            raise
+        decay = config.weight_decay
+        return [{"name": "main", "params": list(model.parameters()), "lr": config.lr, "weight_decay": decay}]
 
 
 class _Position:
@@ -50,6 +69,7 @@ class Session:
         checkpoint: What :meth:`state_dict` gave, to go on from there.
 
     Attributes:
+        objective: What the task's kind asks for.
         step: Optimiser steps done.
     """
 
@@ -59,32 +79,16 @@ class Session:
         self._earlier = 0.0 if checkpoint is None else checkpoint["elapsed"]
         self._step_times: list[tuple[int, float]] = []
         torch.manual_seed(config.seed)
-        task, settings = get_task(config.task), config.model
-        if task.kind != "classification":
-            raise ValueError(
-                f"task {config.task!r} is of kind {task.kind!r}; training serves classification so far "
-                "('compressm data list' shows every task's kind)"
-            )
-        self.model = SequenceClassifier(
-            task.input_dim,
-            task.num_classes,
-            num_layers=settings.num_layers,
-            model_dim=settings.model_dim,
-            state_dim=settings.state_dim if checkpoint is None else checkpoint["state_dims"],
-            mixer=settings.mixer,
-            dropout=settings.dropout,
+        task = get_task(config.task)
+        self.objective = find_objective(task)
+        self.model = self.objective.make_model(
+            task, config.model, config.model.state_dim if checkpoint is None else checkpoint["state_dims"]
         )
-        groups = parameter_groups(
-            self.model,
-            lr=config.optimizer.lr,
-            ssm_lr_factor=config.optimizer.ssm_lr_factor,
-            weight_decay=config.optimizer.weight_decay,
-        )
-        self.optimizer = AdamW(groups, fused=True)
+        self.optimizer = AdamW(_groups(self.model, config.optimizer), fused=True)
         self.scheduler = LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, config.steps, config.optimizer)
         )
-        self.batches = Batches(splits.train, config.batch_size, config.seed)
+        self.batches = Batches(self.objective.prepare(splits.train), config.batch_size, config.seed)
         self._validation = splits.validation
         self.compressor = self._make_compressor()
         self.step = 0
@@ -117,7 +121,7 @@ class Session:
 
         Args:
             loss: Its training loss.
-            validate: Gives the validation accuracy, where a guard wants it.
+            validate: Gives the validation metric, where a guard wants it.
         """
         if self.compressor is None:
             return None
@@ -158,19 +162,19 @@ class Session:
 
     def _make_compressor(self) -> Compressor | None:
         settings = self.config.compression
-        validation = self._validation
-        rule = settings.rule(lambda: evaluate(self.model, validation).accuracy)
-        if rule is None:
+        validation, objective = self._validation, self.objective
+        rule = settings.rule(lambda: evaluate(self.model, validation, objective).value, objective.metric.mode)
+        if rule is None and settings.track_every is None:
             return None
         return Compressor(
             self.model,
             self.optimizer,
-            rank=rule,
-            schedule=settings.make_schedule(self.config.steps),
+            rank=rule or FractionRank(1.0),
+            schedule=settings.make_schedule(self.config.steps) if rule else NoCuts(),
             realization=settings.realization,
-            reduction=settings.make_reducer(self.config.seed),
+            reduction=settings.make_reducer(self.config.seed, linear=self.model.mixer in MIXERS),
             optimizer_state=settings.optimizer_state,
-            guard=settings.make_guard(),
+            guard=settings.make_guard(objective.metric.mode) if rule else None,
             stateful={"scheduler": self.scheduler, "batches": self.batches, "loop": _Position(self)},
             track_every=settings.track_every,
         )
