@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,25 @@ triton = pytest.importorskip("triton", reason="Triton has no wheels for this pla
 
 LTI = importlib.import_module("compressm.scan.lti.triton")
 SELECTIVE = importlib.import_module("compressm.scan.selective.triton")
-INTEGERS = {"L", "d", "N", "blocks", "steps", "chunks", "parts"}
+SSD = importlib.import_module("compressm.scan.ssd.triton")
+INTEGERS = {"L", "d", "N", "blocks", "steps", "chunks", "parts", "heads", "K", "V"}
 STATES = {"BLOCK": LTI.MAX_BLOCK, "STAGES": LTI.STAGES}
 TILES = {name: SELECTIVE._TILES[name] for name in ("STEPS", "BLOCK", "STAGES")}
 GATED = TILES | {"SOFTPLUS": True, "GATED": True}
-KERNELS = {
+PIECES: dict[str, dict[str, Any]] = {
+    "K": {"BLOCK_K": 32},
+    "V": {"BLOCK_V": 32},
+    "K, V": {"BLOCK_K": 32, "BLOCK_V": 32},
+}
+SCALAR, VECTOR = (
+    {name: sizes | {"STEPS": steps, "PRECISION": "tf32x3"} for name, sizes in PIECES.items()}
+    for steps in (64, 32)
+)
+SMALLEST = {"BLOCK_K": 16, "BLOCK_V": 16, "PRECISION": "tf32"}
+LEVELS, ONE = {"LEVELS": 5}, SimpleNamespace(kernels=SSD.scalar)
+EACH = SimpleNamespace(kernels=SSD.vector)
+FUTURE = {"PER_CHANNEL": True, "ADJOINT": True}
+KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "lti chunk_ends": (LTI, STATES | {"FLIP": True, "ADJOINT": True}, LTI._LAUNCH),
     "lti carry": (LTI, STATES | {"LOG_STEPS": 6, "ADJOINT": True}, LTI._LAUNCH),
     "lti states": (LTI, STATES | {"FLIP": False}, LTI._LAUNCH),
@@ -28,6 +43,16 @@ KERNELS = {
         GATED | {"STAGES": SELECTIVE._GRADIENTS["STAGES"]},
         SELECTIVE._GRADIENTS,
     ),
+    "ssd chunk_ends": (SSD, VECTOR["K, V"] | FUTURE, SSD._TILES),
+    "ssd chunk_ends, scalar": (SSD, SCALAR["K, V"] | dict.fromkeys(FUTURE, False), SSD._TILES),
+    "ssd carry": (SSD, FUTURE | {"BLOCK": SSD.CARRY_BLOCK, "STAGES": 4}, SSD._CARRY),
+    "ssd weights": (SSD, SCALAR["V"], SSD._TILES),
+    "ssd outputs": (SSD, VECTOR["K, V"] | FUTURE, SSD._TILES),
+    "ssd outputs, scalar": (SSD, SCALAR["K, V"] | dict.fromkeys(FUTURE, False), SSD._TILES),
+    "ssd scores": (EACH, VECTOR["K"] | LEVELS, SSD._TILES),
+    "ssd scores, scalar": (ONE, SCALAR["K"], SSD._TILES),
+    "ssd gradients": (EACH, VECTOR["K, V"] | LEVELS, SSD._GRADIENTS),
+    "ssd gradients, scalar": (ONE, SCALAR["K, V"], SSD._GRADIENTS),
 }
 
 
@@ -38,10 +63,11 @@ def test_compiles_for_hopper_without_spills(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     module, constants, launch = KERNELS[name]
-    kernel = getattr(module.kernels, name.split()[1])
+    kernel = getattr(module.kernels, name.split()[1].rstrip(","))
     if ones:
         # Triton makes a constant of every integer that is 1, and compiles the kernel for it.
         constants = constants | dict.fromkeys(INTEGERS & set(kernel.arg_names), 1)
+        constants |= {name: value for name, value in SMALLEST.items() if name in constants}
     cubin = compiled(kernel, constants, launch).asm["cubin"]
     (tmp_path / "kernel.cubin").write_bytes(cubin)
     usage = subprocess.run(
@@ -55,11 +81,14 @@ def compiled(kernel: Any, constants: dict[str, Any], launch: dict[str, Any]) -> 
     """The kernel for aligned float32 operands."""
     names = kernel.arg_names
     types = {name: "i32" if name in INTEGERS else "*fp32" for name in names}
-    types |= dict.fromkeys(constants, "constexpr") | ({"slopes": "*fp64"} if "slopes" in names else {})
+    special = {"slopes": "*fp64", "scale": "fp32"}
+    types |= {name: kind for name, kind in special.items() if name in names}
+    types |= dict.fromkeys(constants, "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")}
     source = triton.compiler.ASTSource(
         kernel, types, {(names.index(name),): value for name, value in constants.items()}, aligned
     )
-    options = {"num_warps": launch["num_warps"], "enable_fp_fusion": launch["enable_fp_fusion"]}
+    known = ("num_warps", "num_stages", "enable_fp_fusion")
+    options = {name: launch[name] for name in known if name in launch}
     target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
     return triton.compile(source, target=target, options=options)

@@ -1,6 +1,6 @@
 """The oracle of linear attention, and random operands for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -95,3 +95,12 @@ def errors(found: dict[str, Tensor], wanted: dict[str, Tensor], floor: float = 1
 @pytest.fixture(scope="session")
 def oracle() -> SimpleNamespace:
     return SimpleNamespace(naive=naive, operands=operands, wide=wide, gradients=gradients, errors=errors)
+
+
+@pytest.fixture
+def tf32() -> Iterator[str]:
+    """Matrix products of a card may be made in TF32; gives the setting that was."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    yield before
+    torch.backends.cuda.matmul.fp32_precision = before

@@ -67,6 +67,16 @@ def test_a_decay_to_nothing_forgets(oracle: SimpleNamespace, per_channel: bool) 
 
 
 @both_decays
+def test_a_decay_of_zero_has_a_logarithm(oracle: SimpleNamespace, per_channel: bool) -> None:
+    given = oracle.operands(1, 40, 1, 4, 3, torch.float64, per_channel=per_channel, strength=0.1)
+    given["log_decay"].data[:, [0, 3, 20]] = -float("inf")
+    wanted = oracle.gradients(oracle.naive, given)
+    for form in ("reference", "chunked"):
+        wrong = oracle.errors(oracle.gradients(linear_attention_scan, given, form=form), wanted)
+        assert all(error <= 1e-12 for error in wrong.values()), (form, wrong)
+
+
+@both_decays
 def test_the_same_bits_every_time(oracle: SimpleNamespace, per_channel: bool) -> None:
     given = oracle.operands(2, 100, 3, 8, 8, torch.float32, per_channel=per_channel)
     threads = torch.get_num_threads()

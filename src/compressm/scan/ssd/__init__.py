@@ -81,15 +81,16 @@ def linear_attention_scan(
     compiling = torch.compiler.is_compiling()
     if not compiling:
         check_decays(log_decay)
-    with torch.autocast(device, enabled=False):
-        if form == "triton" or (form == "auto" and chunk_size is None and served(q)):
-            operands = (q, k, v, log_decay, state)
-            keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands)
-            stock = form == "auto" and not compiling and serves(q, log_decay)
-            if stock and stock_is_faster(q, v, log_decay, training=keep):
+    if form == "triton" or (form == "auto" and chunk_size is None and served(q)):
+        operands = (q, k, v, log_decay, state)
+        keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands)
+        stock = form == "auto" and not compiling and serves(q, log_decay)
+        if stock and stock_is_faster(q, v, log_decay, training=keep):
+            with torch.autocast(device, enabled=False):
                 return stock_scan(*operands, scale=scale)
-            y, final, _ = linear_attention_op(*operands, scale, keep)
-            return y, final
+        y, final, _ = linear_attention_op(*operands, scale, keep)
+        return y, final
+    with torch.autocast(device, enabled=False):
         if form == "reference":
             return reference_scan(q, k, v, log_decay, state, scale=scale)
         size = chunk_size or default_chunk_size(k.shape[-1], per_channel=log_decay.ndim == 4)

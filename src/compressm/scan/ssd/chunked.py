@@ -6,6 +6,9 @@ from torch.nn.functional import pad
 
 from compressm.scan.ssd.within import exp_difference, scalar_decay, vector_decay
 
+FLOOR = -1e3
+"""Logarithms below this count as this: its exponential is 0 in any type, and sums of it stay numbers."""
+
 
 def chunked_scan(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, *, scale: float, chunk_size: int
@@ -20,7 +23,7 @@ def chunked_scan(
     q, k, v, log_decay = (_chunks(x, size) for x in (q * scale, k, v, log_decay))
     # float64 keeps the differences of long sums; where it does not exist, the operands' own type must do.
     wide = q.dtype if q.device.type == "mps" else torch.float64
-    G = log_decay.to(wide).cumsum(-2)
+    G = log_decay.clamp_min(FLOOR).to(wide).cumsum(-2)
     y = (scalar_decay if G.shape[-1] == 1 else vector_decay)(q, k, v, G)
     entering, final = _states(k, v, G, state)
     y = y + (q * exp_difference(G, torch.zeros_like(G), q.dtype)) @ entering

@@ -36,7 +36,7 @@ def _(
     del k, state, scale
     (batch, L, heads, K), V = q.shape, v.shape[3]
     chunks = -(-L // steps_of_chunk(log_decay))
-    entering = q.new_empty((batch, heads, chunks, K, V) if keep else (0,))
+    entering = q.new_empty(batch * heads * chunks * K * V if keep else 0)
     return v.new_empty(v.shape), q.new_empty(batch, heads, K, V), entering
 
 

@@ -46,7 +46,8 @@ def scan_forward(
     with torch.cuda.device(q.get_device()):
         entering, final = _entering(plan, k, v, g, state, 1.0, adjoint=False)
         y = _outputs(plan, _scores(plan, q, k, g), q, v, g, entering, scale, adjoint=False)
-    return y, final, entering if keep else q.new_empty(0)
+    # Flat, as a traced dimension of one chunk would make graphs of its own.
+    return y, final, entering.flatten() if keep else q.new_empty(0)
 
 
 def scan_backward(

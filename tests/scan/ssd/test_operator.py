@@ -1,0 +1,198 @@
+"""On a CUDA device the recurrence is one operator to PyTorch's tools; here a stand-in plays its kernels."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+
+from compressm.scan import ssd
+from compressm.scan.ssd import arguments, linear_attention_scan, ops
+from compressm.scan.ssd.chunked import chunked_scan
+from compressm.scan.ssd.triton_plan import STEPS, Plan, block_of, precision
+
+CHECKS = ("test_schema", "test_faketensor")
+both_decays = pytest.mark.parametrize("per_channel", [False, True], ids=["scalar", "per channel"])
+
+
+def scan_forward(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, *, scale: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the kernels return; of what they keep only the first chunk's state is right."""
+    y, final = chunked_scan(q, k, v, log_decay, state, scale=scale, chunk_size=16)
+    y = y.clone(memory_format=torch.contiguous_format)
+    plan = Plan.of(q, v, log_decay)
+    entering = q.new_zeros(plan.batch, plan.heads, plan.chunks, plan.K, plan.V)
+    if state is not None:
+        entering[:, :, 0] = state
+    return y, final.clone(), entering.flatten() if keep else q.new_empty(0)
+
+
+def scan_backward(
+    grad_y: Tensor | None, grad_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor,
+    entering: Tensor, *, scale: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The gradients that the kernels return, by autograd, which runs only outside of an operator's thread."""
+    plan = Plan.of(q, v, log_decay)
+    first = entering.view(plan.batch, plan.heads, plan.chunks, plan.K, plan.V)[:, :, 0]
+    operands = [x.detach().requires_grad_() for x in (q, k, v, log_decay, first)]
+
+    def differentiated() -> tuple[Tensor, ...]:
+        y, final = chunked_scan(*operands, scale=scale, chunk_size=16)
+        ends = [(x, grad) for x, grad in ((y, grad_y), (final, grad_final)) if grad is not None]
+        return torch.autograd.grad(
+            [x for x, _ in ends], operands, [grad for _, grad in ends],
+            allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(1) as pool:
+        grads = pool.submit(differentiated).result()
+    return tuple(grad.clone(memory_format=torch.contiguous_format) for grad in grads)
+
+
+@pytest.fixture
+def on_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU tensors are served as those of a card are."""
+    kernels = SimpleNamespace(scan_forward=scan_forward, scan_backward=scan_backward)
+    monkeypatch.setattr(ops, "_kernels", lambda: kernels)
+    monkeypatch.setattr(ssd, "served", lambda _: True)
+
+
+@both_decays
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.usefixtures("on_card")
+def test_the_operators_keep_their_contracts(oracle: SimpleNamespace, per_channel: bool, state: bool) -> None:
+    given = oracle.operands(2, 70, 2, 3, 4, torch.float32, per_channel=per_channel, state=state)
+    *operands, start = (given.get(name) for name in ("q", "k", "v", "log_decay", "state"))
+    for keep in (False, True):
+        torch.library.opcheck(
+            ops.linear_attention_op,
+            (*operands, start, 0.5, keep),
+            test_utils=(*CHECKS, "test_autograd_registration"),
+        )
+    with torch.no_grad():
+        y, final, entering = ops.linear_attention_op(*operands, start, 0.5, True)
+    detached = [x.detach() for x in operands if x is not None]
+    torch.library.opcheck(
+        ops.linear_attention_backward_op, (y, final, *detached, entering, 0.5), test_utils=CHECKS
+    )
+
+
+@both_decays
+@pytest.mark.parametrize("through", ["y", "final", "both"])
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.usefixtures("on_card")
+def test_gradients_come_back_to_their_operands(
+    oracle: SimpleNamespace, per_channel: bool, through: str, state: bool
+) -> None:
+    given = oracle.operands(2, 19, 2, 3, 4, torch.float32, per_channel=per_channel, state=state)
+    wanted = oracle.gradients(oracle.naive, oracle.wide(given), through=through, scale=0.5)
+    found = oracle.gradients(linear_attention_scan, given, through=through, scale=0.5)
+    wrong = oracle.errors(found, wanted)
+    assert max(wrong.values()) < 2e-6, wrong
+
+
+@both_decays
+def test_cuda_tensors_are_traced_without_a_device(per_channel: bool) -> None:
+    with FakeTensorMode():
+        sizes = [(2, 130, 3, 12), (2, 130, 3, 12), (2, 130, 3, 5), (2, 130, 3), (2, 3, 12, 5)]
+        sizes[3] = (2, 130, 3, 12) if per_channel else sizes[3]
+        given = [torch.empty(size, device="cuda") for size in sizes]
+        y, final, entering = ops.linear_attention_op(*given, 1.0, True)
+        _, _, nothing = ops.linear_attention_op(*given, 1.0, False)
+        grads = ops.linear_attention_backward_op(y, final, *given[:-1], entering, 1.0)
+    chunks = math.ceil(130 / STEPS["vector" if per_channel else "scalar"])
+    assert [tuple(x.shape) for x in (y, final, entering)] == [sizes[2], sizes[4], (2 * 3 * chunks * 12 * 5,)]
+    assert nothing.numel() == 0
+    assert [tuple(x.shape) for x in grads] == sizes
+    assert {x.device.type for x in (y, final, entering, *grads)} == {"cuda"}
+
+
+class Layer(nn.Module):
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weights = nn.Parameter(torch.randn(d, 4 * d, generator=generator) / d)
+
+    def forward(self, u: Tensor) -> Tensor:
+        q, k, v, gate = (u[:, :, None] @ self.weights).chunk(4, dim=-1)
+        y, _ = linear_attention_scan(q, k, v, nn.functional.logsigmoid(gate))
+        return y.tanh()
+
+
+@pytest.mark.usefixtures("on_card")
+def test_one_graph_trains_at_every_length() -> None:
+    layer, graphs = Layer(6), torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(layer, fullgraph=True, backend=graphs, dynamic=True)
+    for L in (9, 40, 70):
+        u = torch.randn(2, L, 6, generator=torch.Generator().manual_seed(L))
+        wanted = torch.autograd.grad(layer(u).sum(), list(layer.parameters()))
+        found = torch.autograd.grad(compiled(u).sum(), list(layer.parameters()))
+        torch.testing.assert_close(found, wanted)
+    assert sum("linear_attention_scan" in str(made.graph) for made in graphs.graphs) == 1
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("on_card")
+def test_exported_for_any_batch_and_length() -> None:
+    layer, free = Layer(6), torch.export.Dim.AUTO
+    u = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        program = torch.export.export(layer, (u,), dynamic_shapes={"u": {0: free, 1: free}})
+        for other in (u, torch.ones(5, 41, 6)):
+            torch.testing.assert_close(program.module()(other), layer(other))
+    assert "compressm.linear_attention_scan" in str(program.graph)
+
+
+def test_cuda_tensors_go_to_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Any = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
+    monkeypatch.setattr(arguments, "HAS_TRITON", False)
+    assert not arguments.served(asked)
+    monkeypatch.setattr(arguments, "HAS_TRITON", True)
+    assert arguments.served(asked)
+    assert not arguments.served(torch.zeros(1))
+    asked.dtype = torch.float64
+    assert not arguments.served(asked)
+    pytest.importorskip("triton", reason="Triton has no wheels for this platform")
+    assert ops._kernels().__name__ == "compressm.scan.ssd.triton"
+
+
+def test_a_chunk_size_or_a_name_chooses_the_form(
+    oracle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(ssd, "served", lambda _: True)
+
+    def kernels(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        calls.append("triton")
+        return given[2], given[2], given[2]
+
+    def chunked(*given: Any, scale: float, chunk_size: int) -> tuple[Tensor, Tensor]:
+        del scale
+        calls.append(f"chunked {chunk_size}")
+        return given[2], given[2]
+
+    monkeypatch.setattr(ssd, "linear_attention_op", kernels)
+    monkeypatch.setattr(ssd, "chunked_scan", chunked)
+    given = oracle.operands(1, 5, 1, 2, 2, torch.float32, per_channel=False)
+    linear_attention_scan(**given)
+    linear_attention_scan(**given, chunk_size=8)
+    linear_attention_scan(**given, form="chunked")
+    assert calls == ["triton", "chunked 8", "chunked 32"]
+
+
+def test_channels_are_padded_as_the_documentation_says() -> None:
+    padded = {channels: -(-channels // block_of(channels)) * block_of(channels) for channels in range(1, 300)}
+    assert [padded[channels] for channels in (1, 12, 16, 17, 64, 93, 128)] == [16, 16, 16, 32, 64, 96, 128]
+    assert all(size < channels + 32 for channels, size in padded.items())
+
+
+def test_precision_follows_pytorchs_setting(tf32: str) -> None:
+    assert precision() == "tf32"
+    torch.backends.cuda.matmul.fp32_precision = tf32
+    assert precision() == "tf32x3"
