@@ -42,7 +42,10 @@ def main() -> None:
         config = configure(given, seed)
         settings = config.to_dict() | {"data_dir": None}
         found = [result for result in done if result["settings"]["seed"] == seed]
-        if any(result["settings"] != settings for result in found):
+        # Compared as configurations: a setting that is newer than the result has its default there.
+        if any(
+            TrainConfig.from_dict(result["settings"]) != replace(config, data_dir=None) for result in found
+        ):
             raise SystemExit(f"{file}: seed {seed} was run with other settings; give another --out")
         there = {(result["form"], result["treatment"]) for result in found}
         missing = [(form, how) for form in FORMS for how in TREATMENTS if (form, how) not in there]

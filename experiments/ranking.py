@@ -17,6 +17,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,15 @@ def main() -> None:
     splits = load(given.task, data_dir=given.data_dir)
     for seed in range(given.seeds):
         config = configure(given, seed)
-        settings = config.to_dict() | {"data_dir": None, "sizes": given.sizes}
+        settings = config.to_dict() | {"data_dir": None}
         found = next((result for result in results if result["settings"]["seed"] == seed), None)
         if found is not None:
-            if found["settings"] != settings:
+            # Compared as configurations: a setting that is newer than the result has its default there.
+            same = TrainConfig.from_dict(found["settings"]) == replace(config, data_dir=None)
+            if not same or found["sizes"] != given.sizes:
                 raise SystemExit(f"{file}: seed {seed} was run with other settings; give another --out")
             continue
-        result = {"settings": settings} | follow(config, splits, given.sizes)
+        result = {"settings": settings, "sizes": given.sizes} | follow(config, splits, given.sizes)
         results.append(result)
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(result) + "\n")

@@ -36,7 +36,7 @@ def settling_figure(results: list[Result]) -> Figure:
     and the least that any cut to that size loses. Thin lines are seeds, strong ones their mean.
     """
     layers = list(results[0]["layers"])
-    sizes = results[0]["settings"]["sizes"]
+    sizes = results[0]["sizes"]
     with house_style():
         figure, panels = new_figure(0.5 + 2.4 * len(layers), rows=len(layers), columns=2, share="x")
         for row, layer in enumerate(layers):
@@ -73,7 +73,7 @@ def tracks_figure(result: Result) -> Figure:
     others, and those that were not there then.
     """
     settings = result["settings"]
-    size = sorted(settings["sizes"])[len(settings["sizes"]) // 2]
+    size = sorted(result["sizes"])[len(result["sizes"]) // 2]
     early = round(EARLY * settings["steps"])
     with house_style():
         layers = list(result["layers"])

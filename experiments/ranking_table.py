@@ -65,7 +65,7 @@ def energies(results: list[Result], layer: str) -> list[str]:
         "bottom states then, share at the end, % | bottom modes then, % |",
         "|---:|---:|---|---:|---|---|",
     ]
-    for size in results[0]["settings"]["sizes"]:
+    for size in results[0]["sizes"]:
         for share in SHARES:
             found = [at_share(result, layer, share)["sizes"][str(size)] for result in results]
 
