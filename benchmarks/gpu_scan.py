@@ -8,6 +8,8 @@ status 1, as does a machine without a CUDA device. Then the card's bandwidth is 
 shape's forward and backward pass by the device's clock, medians of several runs. Bytes are counted twice:
 "least" are operands and results once each, which nothing can avoid, "moved" adds the kernels' passes over
 states. Both are given as shares of the bandwidth; where products or exponentials bound, neither nears 1.
+Linear attention ("ssd") is measured with our kernels at float32's digits and in TF32, made of PyTorch's
+products ("chunked"), and, where it is installed, with flash-linear-attention; all on bytes of our kernels.
 """
 
 import argparse
@@ -19,13 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gpu_attention as attention
 import torch
 from torch import Tensor
 
 from compressm.scan import lti_scan, selective_scan
 from compressm.scan.lti.cost import Shape, what_to_keep
 
-TOLERANCE = {"lti": 2e-5, "selective": 5e-5}
+TOLERANCE = {"lti": 2e-5, "selective": 5e-5, "ssd": 2e-5}
 LTI_CHECKS = [
     Shape(3, 37, 5, 4, 12),
     Shape(1, 301, 1, 1, 93),
@@ -97,6 +100,10 @@ def check(device: str, seed: int) -> dict[str, dict[str, float]]:
             given = selective_operands(*sizes, device, generator, state=True)
             run = selective_runs(softplus)
             result[f"selective {sizes}{' softplus' if softplus else ''}"] = compare(run, given, generator)
+    for case in attention.CHECKS:
+        for name, strength in attention.STRENGTHS.items():
+            given = attention.attention_operands(case, device, generator, state=True, strength=strength)
+            result[f"ssd {tuple(case)} {name}"] = compare(attention.attention_run("scan"), given, generator)
     return result
 
 
@@ -139,7 +146,7 @@ def report(errors: dict[str, dict[str, float]], seed: int) -> list[str]:
         worst = max(row, key=lambda key: float("inf") if row[key] != row[key] else row[key])
         if not row[worst] <= TOLERANCE[name.split()[0]]:
             wrong.append(f"{name} ({worst}: {row[worst]:.1e})")
-        print(f"{name:42}{worst:>12} {row[worst]:.1e}")
+        print(f"{name:48}{worst:>12} {row[worst]:.1e}")
     print(f"checked against float64 with seed {seed}: {len(wrong)} of {len(errors)} wrong", flush=True)
     return wrong
 
@@ -174,6 +181,9 @@ def measure_all(bandwidth: float, repeats: int) -> dict[str, dict[str, Any]]:
         name: functools.partial(lti_passes, shape, generator) for name, shape in LTI.items()
     }
     made |= {name: functools.partial(selective_passes, sizes, generator) for name, sizes in SELECTIVE.items()}
+    for name, case in attention.SHAPES.items():
+        for variant in attention.variants(case):
+            made[f"{name} {variant}"] = functools.partial(attention_passes, case, variant, generator)
     for name, make in made.items():
         passes = make()
         for index, (label, run) in enumerate((("forward", passes.forward), ("backward", passes.backward))):
@@ -226,6 +236,18 @@ def selective_passes(sizes: tuple[int, int, int, int], generator: torch.Generato
         lambda: torch.autograd.grad(y, given, weight, retain_graph=True),
         least,
         moved,
+    )
+
+
+def attention_passes(case: attention.Attention, variant: str, generator: torch.Generator) -> Passes:
+    run = attention.attention_run(variant)
+    given = attention.attention_operands(case, "cuda", generator, state=False)
+    y, _ = run("", *given)
+    weight = torch.randn_like(y)
+    return Passes(
+        lambda: run("", *given),
+        lambda: torch.autograd.grad(y, given, weight, retain_graph=True),
+        *attention.attention_bytes(given),
     )
 
 
