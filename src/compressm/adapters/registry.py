@@ -140,9 +140,9 @@ def register(layer_type: type[nn.Module], adapter: LayerAdapter) -> None:
     """
     if not (isinstance(layer_type, type) and issubclass(layer_type, nn.Module)):
         raise TypeError(f"register() takes a subclass of torch.nn.Module, not {layer_type!r}")
-    members = ["ssm_parameters", "state_dim", "write_back"]
-    if not isinstance(adapter, BalancesItself | SelectsStates):
-        members.append("system")
+    members = ["ssm_parameters", "state_dim", "system", "write_back"]
+    if isinstance(adapter, BalancesItself | SelectsStates):
+        members.remove("system")
     missing = [member for member in members if not hasattr(adapter, member)]
     if missing:
         raise TypeError(f"the adapter {adapter!r} for {layer_type.__name__} lacks {', '.join(missing)}")

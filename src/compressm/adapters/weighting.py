@@ -159,12 +159,14 @@ def _root(moment: Tensor) -> Tensor:
     """A square root of a positive semidefinite matrix."""
     scale = moment.diagonal().real.clamp(min=0.0).sqrt()
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    factor, failed = torch.linalg.cholesky_ex(moment / scale[:, None] / scale)
+    root: Tensor
+    root, failed = torch.linalg.cholesky_ex(moment / scale[:, None] / scale)
     if not int(failed):
-        return scale[:, None] * factor
+        root = scale[:, None] * root
+        return root
     # Numerically singular; rounding may have made it slightly indefinite.
     values, vectors = torch.linalg.eigh(moment)
-    root: Tensor = vectors * values.clamp(min=0).sqrt()
+    root = vectors * values.clamp(min=0).sqrt()
     return root
 
 

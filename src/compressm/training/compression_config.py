@@ -16,7 +16,6 @@ from compressm.compression import (
     Reducer,
     Rollback,
     Schedule,
-    Selected,
     TargetMetric,
 )
 from compressm.compression.reducers import find_reducer
@@ -78,6 +77,11 @@ class CompressionConfig:
         given = [name for name in _RULES if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(_RULES)}, not {' and '.join(given)}")
+        if self.target is not None and self.schedule == "fixed":
+            raise ValueError(
+                "target needs schedule='auto': before the task is learned no cut costs accuracy, so a fixed "
+                "early schedule would cut to almost nothing"
+            )
         if self.track_every is not None and self.track_every < 1:
             raise ValueError(f"track_every is {self.track_every}; it must be at least 1")
         if self.reduction is not None and self.reduction not in _RIVALS:
@@ -126,15 +130,14 @@ class CompressionConfig:
             )
         return Schedule(total_steps=total_steps, start=self.start, stop=self.stop, cuts=self.cuts)
 
-    def make_reducer(self, seed: int, *, linear: bool) -> str | Reducer | None:
+    def make_reducer(self, seed: int) -> str | Reducer | None:
         """The method: a name of ours, a rival, or None for what each kind of layer prefers.
 
         Args:
             seed: For chance.
-            linear: Whether the layers are linear time-invariant systems.
         """
         if self.reduction == "random":
-            return RandomStates(seed) if linear else Selected("random", seed)
+            return RandomStates(seed)
         if self.reduction == "smallest":
             return SmallestStates(self.realization)
         if self.reduction in ("modal", "modal-hinf"):
