@@ -8,6 +8,7 @@ import torch
 import compressm
 from compressm.adapters import find_layers
 from compressm.adapters.mamba2_structure import sizes
+from compressm.compression.oneshot import compress_with_record
 
 transformers = pytest.importorskip("transformers", reason="needs Transformers: pip install transformers")
 
@@ -51,9 +52,7 @@ def test_states_that_nothing_uses_go_and_no_logit_changes(name: str) -> None:
         before = model(tokens).logits
     generated = model.generate(tokens, max_new_tokens=5, do_sample=False, pad_token_id=0)
     batch = {"input_ids": tokens, "labels": tokens}
-    record = compressm.compression.oneshot.compress_with_record(
-        model, rank=compressm.FixedRank(STATES - len(unused)), calibration=[batch]
-    )
+    record = compress_with_record(model, rank=compressm.FixedRank(STATES - len(unused)), calibration=[batch])
     assert [(cut.old, cut.new, cut.reduction) for cut in record.layers] == [(10, 6, "energy")] * len(mixers)
     with torch.no_grad():
         torch.testing.assert_close(model(tokens).logits, before, rtol=0.0, atol=1e-6)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import compressm
+from compressm.compression.oneshot import compress_with_record
 from compressm.models import LanguageModel
 
 MIXERS = {
@@ -84,12 +85,15 @@ def test_compressed_in_one_call_by_what_the_calibration_serves(mixer: str, *, wi
     assert [layer.state_dim for layer in looked] == [6, 6]
     smaller = copy.deepcopy(model)
     calibration = [(tokens[:, :-1], tokens[:, 1:])] if with_targets else [tokens]
-    compressm.compress(
+    record = compress_with_record(
         smaller,
         rank=compressm.FixedRank(4),
         calibration=calibration,
         loss=loss_of if with_targets else None,
     )
+    otherwise = {"gla": "magnitude", "retnet": "states"}.get(mixer, "qr")
+    expected = MIXERS[mixer] if with_targets else otherwise
+    assert {layer.reduction for layer in record.layers} == {expected}
     assert smaller.state_dims == [4, 4]
     assert bool(torch.isfinite(smaller(tokens)).all())
     untouched = copy.deepcopy(model)

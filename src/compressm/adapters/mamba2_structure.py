@@ -144,8 +144,10 @@ def gradients_by_states(layer: Any, found: Mamba2Signals, run: MatrixStates, gra
         y = y.detach().requires_grad_()
         whole = (y + D.detach() * found.x.detach()).flatten(-2)
         norm, gate = getattr(layer, "norm", None), found.gate.detach()
-        without = norm is None or isinstance(norm, nn.Identity)
-        normed = whole * F.silu(gate) if without else norm(whole, gate)
+        if norm is None or isinstance(norm, nn.Identity):
+            normed = whole * F.silu(gate)
+        else:
+            normed = norm(whole, gate)
         return torch.autograd.grad(normed, y, by_normed.to(normed.dtype))[0]
 
 
