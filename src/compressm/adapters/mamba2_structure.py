@@ -143,11 +143,9 @@ def gradients_by_states(layer: Any, found: Mamba2Signals, run: MatrixStates, gra
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         whole = (y + D.detach() * found.x.detach()).flatten(-2)
-        norm, gate = getattr(layer, "norm", None), found.gate.detach()
-        if norm is None or isinstance(norm, nn.Identity):
-            normed = whole * F.silu(gate)
-        else:
-            normed = norm(whole, gate)
+        norm, gate = getattr(layer, "norm", nn.Identity()), found.gate.detach()
+        # Without a norm only the gate is left.
+        normed = whole * F.silu(gate) if isinstance(norm, nn.Identity) else norm(whole, gate)
         return torch.autograd.grad(normed, y, by_normed.to(normed.dtype))[0]
 
 
