@@ -45,8 +45,8 @@ def copied(ids: Sequence[int]) -> Answers:
 
 TASKS: dict[str, tuple[Callable[..., Splits], Callable[[Sequence[int]], Answers], int]] = {
     "mqar": (lambda **given: make_recall(MQAR, **given), lambda ids: recalled(MQAR, ids), 24),
-    "long-recall": (lambda **given: make_recall(LONG, **given), lambda ids: recalled(LONG, ids), 4),
-    "induction": (make_induction, induced, 4),
+    "long-recall": (lambda **given: make_recall(LONG, **given), lambda ids: recalled(LONG, ids), 8),
+    "induction": (make_induction, induced, 8),
     "selective-copying": (make_copying, copied, 8),
 }
 

@@ -252,6 +252,33 @@ def test_a_guard_watches_the_metric_of_the_kind(tmp_path: Path) -> None:
     assert [record.verdict for record in result.records] == ["kept"]
 
 
+@pytest.mark.parametrize("reduction", [None, "energy", "random"])
+def test_selective_layers_are_cut_in_training_and_resume(reduction: str | None, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 20:
+            raise Killed
+
+    cuts = CompressionConfig(rank=2, cuts=2, start=0.2, stop=0.5, reduction=reduction)
+    settings = config("text", compression=cuts, checkpoint_every=13, log_every=1)
+    result = train(settings, RunFolder(tmp_path / "whole"))
+    assert result.model.state_dims == [2, 2]
+    assert [record.step for record in result.records] == [10, 15]
+    with pytest.raises(Killed):
+        train(settings, RunFolder(tmp_path / "killed"), watch=kill)
+    resume(RunFolder(tmp_path / "killed"))
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+def test_unknown_reductions_are_refused_with_the_names_there_are() -> None:
+    with pytest.raises(ValueError, match=r"reduction is 'blanced'; choose one of balanced, .*, random"):
+        CompressionConfig(rank=2, reduction="blanced")
+    with pytest.raises(ValueError, match="track_every is 0; it must be at least 1"):
+        CompressionConfig(track_every=0)
+
+
 def test_tracking_without_cuts_changes_nothing_else(tmp_path: Path) -> None:
     followed = config("averages", compression=CompressionConfig(track_every=10))
     result = train(followed, RunFolder(tmp_path / "followed"))

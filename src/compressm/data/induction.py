@@ -16,10 +16,10 @@ from compressm.data.task import Sizes, Task
 SYMBOLS = 16
 MARK = SYMBOLS
 VOCAB_SIZE = SYMBOLS + 1
-LENGTH = 128
-# The first mark stands before step 32; from there on it comes 4 times more.
-EARLY = 32
-QUERIES = 4
+LENGTH = 64
+# The first mark stands before step 16; from there on it comes 8 times more.
+EARLY = 16
+QUERIES = 8
 SIZES = (50_000, 1_000, 1_000)
 SEED = 1729
 

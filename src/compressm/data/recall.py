@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressm.data.encodings import OneHot
-from compressm.data.splits import IGNORE, Array, Split, Splits
+from compressm.data.splits import IGNORE, Split, Splits
 from compressm.data.task import Sizes, Task
 
 SIZES = (50_000, 1_000, 1_000)
@@ -21,12 +21,12 @@ SEED = 6174
 
 @dataclass(frozen=True, kw_only=True)
 class Associations:
-    """Sequences of pairs, a gap, and queries with their answers.
+    """Sequences of pairs, a gap, and queries.
 
     The first ``2 pairs`` steps are a key, its value, the next key, its value, ...; keys of a sequence differ.
-    Blanks follow, drawn from ids ``0..blanks-1``. From step ``first`` to the end come queries: a key, and its
-    value after it. Every key is asked for before one is asked for again, in random order. Keys are the ids
-    after the blanks, and values the last.
+    Blanks follow, drawn from ids ``0..blanks-1``. From step ``first`` to the end come queries, each for any
+    of the keys, whatever was asked before: were every key asked for once, the values that are left would
+    tell the last ones. Keys are the ids after the blanks, and values the last.
 
     Attributes:
         pairs: Pairs of a sequence.
@@ -34,7 +34,9 @@ class Associations:
         values: Ids that may be values.
         blanks: Ids that mean nothing.
         first: Step of the first query, not before the last pair.
-        rounds: How many times every key is asked for.
+        queries: Queries of a sequence.
+        answered: Whether a query is followed by its answer, as a pair like the first ones; otherwise by the
+            next query.
     """
 
     pairs: int
@@ -42,7 +44,8 @@ class Associations:
     values: int
     blanks: int
     first: int
-    rounds: int
+    queries: int
+    answered: bool
 
     @property
     def vocab_size(self) -> int:
@@ -52,31 +55,29 @@ class Associations:
     @property
     def length(self) -> int:
         """Steps of a sequence."""
-        return self.first + 2 * self.pairs * self.rounds
+        return self.first + self.queries * (1 + self.answered)
 
     def make(self, count: int, random: np.random.RandomState) -> Split:
         """Draw sequences; the target of a query is its key's value, all others are :data:`IGNORE`."""
         shown = 2 * self.pairs
-        keys = self.blanks + _orders(count, self.keys, random)[:, : self.pairs]
+        keys = self.blanks + random.rand(count, self.keys).argsort(axis=1)[:, : self.pairs]
         values = self.blanks + self.keys + random.randint(self.values, size=(count, self.pairs))
-        order = np.concatenate([_orders(count, self.pairs, random) for _ in range(self.rounds)], axis=1)
-        queries, answers = (np.take_along_axis(ids, order, axis=1) for ids in (keys, values))
+        asked = random.randint(self.pairs, size=(count, self.queries))
+        queries, answers = (np.take_along_axis(ids, asked, axis=1) for ids in (keys, values))
         inputs = random.randint(max(self.blanks, 1), size=(count, self.length))
         inputs[:, 0:shown:2], inputs[:, 1:shown:2] = keys, values
-        inputs[:, self.first :: 2], inputs[:, self.first + 1 :: 2] = queries, answers
+        step = 1 + self.answered
+        inputs[:, self.first :: step] = queries
+        if self.answered:
+            inputs[:, self.first + 1 :: step] = answers
         targets = np.full((count, self.length), IGNORE)
-        targets[:, self.first :: 2] = answers
+        targets[:, self.first :: step] = answers
         return Split(inputs.astype(np.uint8), targets.astype(np.int16), encode=OneHot(self.vocab_size))
 
 
-def _orders(count: int, size: int, random: np.random.RandomState) -> Array:
-    """Random orders of ``0..size-1``, ``(count, size)``."""
-    return random.rand(count, size).argsort(axis=1)
-
-
-MQAR = Associations(pairs=8, keys=16, values=16, blanks=0, first=16, rounds=3)
-# The last value is shown at step 7 and asked for at step 264 at the earliest, and once: no answer is near.
-LONG = Associations(pairs=4, keys=8, values=8, blanks=4, first=264, rounds=1)
+MQAR = Associations(pairs=8, keys=8, values=8, blanks=0, first=16, queries=24, answered=True)
+# The last value is shown at step 7 and asked for at step 264 at the earliest; answers are not shown again.
+LONG = Associations(pairs=4, keys=8, values=8, blanks=4, first=264, queries=8, answered=False)
 
 
 def make_recall(kind: Associations, *, seed: int = SEED, sizes: Sizes = SIZES) -> Splits:

@@ -97,6 +97,14 @@ class RandomStates:
         indices = torch.randperm(system.state_dim, generator=self._generator)
         return Ranking(system, indices, torch.ones(system.state_dim, dtype=torch.float64))
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the generator stands, for a checkpoint."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Draw on where :meth:`state_dict` was taken."""
+        self._generator.set_state(state["generator"])
+
 
 class SmallestStates:
     """Keep the balanced states with the smallest Hankel singular values: what an ablation expects to fail.

@@ -13,11 +13,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from compressm.compression import Compressor, Cut, FractionRank, TrackRecord, parameter_groups
 from compressm.data import Batches, Splits, get_task
-from compressm.models.sequence import MIXERS
+from compressm.rivals import RandomStates
 from compressm.training.config import OptimizerConfig, TrainConfig
 from compressm.training.evaluation import evaluate
 from compressm.training.no_cuts import NoCuts
-from compressm.training.objectives import Model, find_objective
+from compressm.training.objectives import find_objective
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
@@ -28,23 +28,6 @@ def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> floa
     if not config.cosine:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
-def _groups(model: Model, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """The optimiser's groups; one alone for a model without a layer that has dynamics of its own.
-
-    Raises:
-        ValueError: If such a model is to train its dynamics at another rate.
-    """
-    try:
-        return parameter_groups(
-            model, lr=config.lr, ssm_lr_factor=config.ssm_lr_factor, weight_decay=config.weight_decay
-        )
-    except ValueError:
-        if config.ssm_lr_factor != 1:
-            raise
-        decay = config.weight_decay
-        return [{"name": "main", "params": list(model.parameters()), "lr": config.lr, "weight_decay": decay}]
 
 
 class _Position:
@@ -84,12 +67,19 @@ class Session:
         self.model = self.objective.make_model(
             task, config.model, config.model.state_dim if checkpoint is None else checkpoint["state_dims"]
         )
-        self.optimizer = AdamW(_groups(self.model, config.optimizer), fused=True)
+        groups = parameter_groups(
+            self.model,
+            lr=config.optimizer.lr,
+            ssm_lr_factor=config.optimizer.ssm_lr_factor,
+            weight_decay=config.optimizer.weight_decay,
+        )
+        self.optimizer = AdamW(groups, fused=True)
         self.scheduler = LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, config.steps, config.optimizer)
         )
         self.batches = Batches(self.objective.prepare(splits.train), config.batch_size, config.seed)
         self._validation = splits.validation
+        self._reducer = config.compression.make_reducer(config.seed)
         self.compressor = self._make_compressor()
         self.step = 0
         if checkpoint is not None:
@@ -154,6 +144,7 @@ class Session:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "compressor": None if self.compressor is None else self.compressor.state_dict(),
+            "chance": self._reducer.state_dict() if isinstance(self._reducer, RandomStates) else None,
             "batches": self.batches.state_dict(),
             "rng": torch.get_rng_state(),
             "elapsed": self.elapsed,
@@ -172,7 +163,7 @@ class Session:
             rank=rule or FractionRank(1.0),
             schedule=settings.make_schedule(self.config.steps) if rule else NoCuts(),
             realization=settings.realization,
-            reduction=settings.make_reducer(self.config.seed, linear=self.model.mixer in MIXERS),
+            reduction=self._reducer,
             optimizer_state=settings.optimizer_state,
             guard=settings.make_guard(objective.metric.mode) if rule else None,
             stateful={"scheduler": self.scheduler, "batches": self.batches, "loop": _Position(self)},
@@ -185,6 +176,8 @@ class Session:
         self.scheduler.load_state_dict(checkpoint["scheduler"])
         if self.compressor is not None:
             self.compressor.load_state_dict(checkpoint["compressor"])
+        if isinstance(self._reducer, RandomStates) and checkpoint.get("chance") is not None:
+            self._reducer.load_state_dict(checkpoint["chance"])
         self.batches.load_state_dict(checkpoint["batches"])
         self.step = checkpoint["step"]
         self._step_times = [(step, seconds) for step, seconds in checkpoint["step_times"]]
