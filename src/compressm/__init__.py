@@ -22,7 +22,7 @@ from compressm.compression import (
     inspect,
     parameter_groups,
 )
-from compressm.models import load, save
+from compressm.saving import load, save
 
 __all__ = [
     "AutoSchedule",

@@ -7,7 +7,6 @@ from compressm.models.language import LanguageModel
 from compressm.models.norm import MaskedBatchNorm
 from compressm.models.pairs import PairClassifier
 from compressm.models.regressor import SequenceRegressor
-from compressm.models.saving import load, save
 from compressm.models.sequence import SequenceModel
 
 __all__ = [
@@ -19,6 +18,4 @@ __all__ = [
     "SequenceModel",
     "SequenceRegressor",
     "compile_blocks",
-    "load",
-    "save",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compressm.compression import Cut
 from compressm.data import Splits, load
-from compressm.models import save
+from compressm.saving import save
 from compressm.training.config import TrainConfig
 from compressm.training.evaluation import evaluate, final_score
 from compressm.training.floor import step_floor

@@ -44,7 +44,7 @@ def test_a_failed_save_leaves_the_old_model(
 ) -> None:
     compressm.save(model, tmp_path / "m")
 
-    def full_disk(*_: object) -> None:
+    def full_disk(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr("safetensors.torch.save_file", full_disk)
