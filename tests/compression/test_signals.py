@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 import compressm
 from compressm.adapters import find_layers
@@ -47,6 +48,32 @@ def test_gradients_are_those_of_the_loss_by_the_outputs() -> None:
     (expected,) = torch.autograd.grad(loss, outputs["y"], retain_graph=True)
     loss.backward()
     torch.testing.assert_close(recorder.signals(layers[0].name).gradients[-1], expected)
+
+
+def test_an_input_stays_with_its_own_gradient() -> None:
+    """Also where passes come without a backward, and where a checkpoint runs the layer twice."""
+    model = make()
+    (first, _) = layers = find_layers(model)
+    recorder = SignalRecorder(layers, ["gradients"] * 2)
+    recorder.switch(on=True)
+    inputs = [torch.randn(2, 5, 2) for _ in range(4)]
+    with torch.no_grad():
+        model(inputs[0])
+    model(inputs[1])
+    loss = model(inputs[2]).square().sum()
+    model(inputs[3])
+    loss.backward()
+    checkpoint(model, inputs[1], use_reentrant=False).square().sum().backward()
+    signals = recorder.signals(first.name)
+    assert len(signals.gradients) == 2
+    alone = [SignalRecorder(layers, ["gradients"] * 2) for _ in range(2)]
+    for each, x, u, g in zip(alone, (inputs[2], inputs[1]), signals.inputs, signals.gradients, strict=True):
+        each.switch(on=True)
+        model(x).square().sum().backward()
+        expected = each.signals(first.name)
+        each.close()
+        torch.testing.assert_close(u, expected.inputs[0])
+        torch.testing.assert_close(g, expected.gradients[0])
 
 
 def test_evaluation_and_copies_are_not_recorded() -> None:

@@ -42,6 +42,7 @@ class AttentionAdapter:
     """
 
     preferred_reductions: tuple[str, ...] = ("energy", "qr", "magnitude")
+    energy_needs = "inputs"
     why_not_balanced = (
         "cannot be balanced: every key channel has a gate, or a convolution and SiLU, of its own, which a "
         "change of basis does not pass"

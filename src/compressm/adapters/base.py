@@ -81,9 +81,9 @@ class LayerAdapter(Protocol):
     What every adapter has. The methods of reduction it serves are those of the protocols it also fulfils:
     :class:`LTIAdapter` or :class:`BalancesItself` for balancing, :class:`SelectsStates` for selection. It may
     have a tuple ``preferred_reductions``, names of reductions from the best on (one that needs signals which
-    were not recorded is passed over), and, if its layers keep sizes in plain attributes,
-    :class:`KeepsSizes`. Adapters are pure: they read the layer and return values; only the compressor
-    writes.
+    were not recorded is passed over), ``energy_needs``, "inputs" if that selection looks at no gradients, and
+    if its layers keep sizes in plain attributes, :class:`KeepsSizes`. Adapters are pure: they read the layer
+    and return values; only the compressor writes.
     """
 
     @property

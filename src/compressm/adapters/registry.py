@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,11 @@ class CompressibleLayer:
         """Reductions from the best on, by name."""
         preferred: tuple[str, ...] = getattr(self.adapter, "preferred_reductions", _PREFERRED)
         return preferred
+
+    @property
+    def energy_needs(self) -> Literal["inputs", "gradients"]:
+        """Signals that selection by energy looks at."""
+        return getattr(self.adapter, "energy_needs", "gradients")
 
     def parameter(self, name: str) -> Tensor:
         """A parameter or buffer by its dotted name."""

@@ -96,6 +96,7 @@ class Selected:
     Args:
         criterion: What ranks them; which criteria a kind of layer knows, its adapter says.
         seed: For the criterion "random", of a generator of its own.
+        energy_needs: What the criterion "energy" looks at; some kinds of layer need inputs alone.
 
     Raises:
         ValueError: If the criterion is unknown.
@@ -103,10 +104,11 @@ class Selected:
 
     realization: Realization = "real"
 
-    def __init__(self, criterion: Criterion, seed: int = 0) -> None:
+    def __init__(self, criterion: Criterion, seed: int = 0, energy_needs: Needs = "gradients") -> None:
         if criterion not in get_args(Criterion):
             raise ValueError(f"criterion is {criterion!r}; choose one of {', '.join(get_args(Criterion))}")
         self.criterion: Criterion = criterion
+        self._energy_needs: Needs = energy_needs
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -116,8 +118,8 @@ class Selected:
 
     @property
     def needs(self) -> Needs:
-        """Gradients for energies, inputs for activations, nothing for the others."""
-        needs: dict[Criterion, Needs] = {"energy": "gradients", "qr": "inputs"}
+        """Gradients or inputs for energies, inputs for activations, nothing for the others."""
+        needs: dict[Criterion, Needs] = {"energy": self._energy_needs, "qr": "inputs"}
         return needs.get(self.criterion, "nothing")
 
     def balance(self, layer: CompressibleLayer, signals: Weighting) -> LayerBalancing:
@@ -125,20 +127,18 @@ class Selected:
         return layer.select(self.criterion, signals, self._generator)
 
 
-def find_reducer(reduction: str | Reducer, realization: Realization) -> Reducer:
+def find_reducer(reduction: str, realization: Realization, energy_needs: Needs = "gradients") -> Reducer:
     """The method for a name: "balanced", what balancing takes from the data, or what selects states.
 
     Raises:
         ValueError: If the name or the realization is unknown, with the names there are.
     """
-    if not isinstance(reduction, str):
-        return reduction
     weighted = [kind for kind in WEIGHTINGS if kind != "none"]
     if reduction == "balanced" or reduction in weighted:
         kind = "none" if reduction == "balanced" else cast(WeightingKind, reduction)
         return Balanced(kind, realization)
     if reduction in get_args(Criterion):
-        return Selected(cast(Criterion, reduction))
+        return Selected(cast(Criterion, reduction), energy_needs=energy_needs)
     raise ValueError(
         f"reduction is {reduction!r}; choose one of balanced, {', '.join((*weighted, *get_args(Criterion)))}"
     )
@@ -163,16 +163,17 @@ def find_reducers(
         ValueError: If the name or the realization is unknown, or, naming the layer, if nothing can serve it
             with what is known.
     """
-    if reduction is not None:
-        reducer = find_reducer(reduction, realization)
-        return [reducer] * len(layers)
-    return [_preferred(layer, realization, available) for layer in layers]
+    if reduction is None:
+        return [_preferred(layer, realization, available) for layer in layers]
+    if isinstance(reduction, str):
+        return [find_reducer(reduction, realization, layer.energy_needs) for layer in layers]
+    return [reduction] * len(layers)
 
 
 def _preferred(layer: CompressibleLayer, realization: Realization, available: Needs) -> Reducer:
     known = get_args(Needs)
     for name in layer.preferred_reductions:
-        reducer = find_reducer(name, realization)
+        reducer = find_reducer(name, realization, layer.energy_needs)
         if known.index(reducer.needs) <= known.index(available):
             return reducer
     raise ValueError(

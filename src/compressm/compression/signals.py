@@ -43,8 +43,10 @@ class SignalRecorder:
         self.needs = {layer.name: need for layer, need in zip(layers, needs, strict=True)}
         self.recording = False
         self._sequences, self._only_in_training = sequences, only_in_training
-        self._inputs: dict[str, deque[Tensor]] = {layer.name: deque(maxlen=batches) for layer in layers}
-        self._gradients: dict[str, deque[Tensor]] = {layer.name: deque(maxlen=batches) for layer in layers}
+        # An input and the gradient that belongs to it; without gradients in the second place None.
+        self._recorded: dict[str, deque[tuple[Tensor, Tensor | None]]] = {
+            layer.name: deque(maxlen=batches) for layer in layers
+        }
         # Hooks stay while they may be needed, and look at ``recording``: torch.compile takes no notice of
         # hooks that come later, and would compile anew for each that comes and goes.
         self._handles = [
@@ -79,37 +81,34 @@ class SignalRecorder:
         Raises:
             RuntimeError: If nothing was, with the remedy.
         """
-        found = Weighting("none", list(self._inputs[name]), list(self._gradients[name]))
-        for kind, recorded in (("inputs", found.inputs), ("gradients", found.gradients)):
-            if not recorded and self.needs[name] in (kind, "gradients"):
-                raise RuntimeError(
-                    f"no {kind} of layer {name!r} were recorded before the cut: between two calls of "
-                    "compressor.step() the model must run forward, and backward if there are to be "
-                    "gradients, in training mode; and the compressor must be made before torch.compile. With "
-                    "reduction='balanced' no signals are needed"
-                )
-        return found
+        recorded, needs = self._recorded[name], self.needs[name]
+        if not recorded and needs != "nothing":
+            raise RuntimeError(
+                f"no {needs} of layer {name!r} were recorded before the cut: between two calls of "
+                "compressor.step() the model must run forward, and backward if there are to be "
+                "gradients, in training mode; and the compressor must be made before torch.compile. With "
+                "reduction='balanced' no signals are needed"
+            )
+        return Weighting("none", [u for u, _ in recorded], [g for _, g in recorded if g is not None])
 
     def forget(self) -> None:
         """Drop all that was recorded."""
-        for recorded in (*self._inputs.values(), *self._gradients.values()):
+        for recorded in self._recorded.values():
             recorded.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Whether it records, and the recorded tensors."""
         return {
             "recording": self.recording,
-            "inputs": {name: list(recorded) for name, recorded in self._inputs.items()},
-            "gradients": {name: list(recorded) for name, recorded in self._gradients.items()},
+            "recorded": {name: list(recorded) for name, recorded in self._recorded.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         self.recording = state["recording"]
-        for mine, saved in ((self._inputs, state["inputs"]), (self._gradients, state["gradients"])):
-            for name, recorded in mine.items():
-                recorded.clear()
-                recorded.extend(saved.get(name, ()))
+        for name, recorded in self._recorded.items():
+            recorded.clear()
+            recorded.extend(tuple(pair) for pair in state["recorded"].get(name, ()))
 
     def _hook(self, layer: CompressibleLayer) -> Any:
         name, watched, gradients = layer.name, layer.module, self.needs[layer.name] == "gradients"
@@ -123,9 +122,15 @@ class SignalRecorder:
                 return
             # Other libraries' models may pass even the first argument by name.
             u = arguments[0] if arguments else next(iter(keywords.values()))
-            self._inputs[name].append(u.detach()[: self._sequences].clone())
+            u = u.detach()[: self._sequences].clone()
+            if not gradients:
+                self._recorded[name].append((u, None))
+                return
+            # A pass whose gradient never comes (no backward, or repeated by a checkpoint) leaves nothing.
             y = output[0] if isinstance(output, tuple) else output
-            if gradients and y.requires_grad:
-                y.register_hook(lambda g: self._gradients[name].append(g.detach()[: self._sequences].clone()))
+            if y.requires_grad:
+                y.register_hook(
+                    lambda g: self._recorded[name].append((u, g.detach()[: self._sequences].clone()))
+                )
 
         return remember
