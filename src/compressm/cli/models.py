@@ -9,7 +9,7 @@ from typing import Literal
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 import compressm
 from compressm.cli.progress import describe_error
@@ -37,10 +37,10 @@ def inspect(run: Path, realization: Literal["real", "complex"] = "real") -> None
     """Show each layer's size, Hankel singular values, and what energy tolerances would keep.
 
     Args:
-        run: Run folder, or folder of a saved model.
+        run: Run folder, or folder of a saved model, also one of Transformers.
         realization: Form to balance.
     """
-    layers = compressm.inspect(_load(run), realization=realization)
+    layers = compressm.inspect(_load_any(run), realization=realization)
     table = Table(
         title=f"{run}, {realization} form",
         caption="σ₁: largest Hankel singular value (HSV). Spectrum: a bar for each eighth of the HSVs, its "
@@ -148,9 +148,13 @@ def _calibration(
         yield objective.arguments(batch), batch.targets
 
 
-def _load(run: Path) -> Model:
+def _load_any(run: Path) -> nn.Module:
     folder = RunFolder(run)
-    model = compressm.load(folder.model_path if folder.model_path.is_dir() else run)
+    return compressm.load(folder.model_path if folder.model_path.is_dir() else run)
+
+
+def _load(run: Path) -> Model:
+    model = _load_any(run)
     if not isinstance(model, SequenceModel | LanguageModel):
         raise ValueError(f"{run} holds a {type(model).__name__}; this command takes compressm's own models")
     return model
