@@ -44,7 +44,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def numbers(folder: Path) -> list[dict[str, Any]]:
     """Metrics and cuts without what a clock says."""
     clocks = {"seconds", "step_seconds", "elapsed_seconds", "total_seconds", "cut_seconds", "floor_seconds"}
-    clocks |= {"step_seconds_before", "step_seconds_after"}
+    clocks |= {"step_seconds_before", "step_seconds_after", "stages", "peak_memory", "streamed_per_second"}
     records = lines(folder / "metrics.jsonl") + lines(folder / "cuts.jsonl")
     return [{key: value for key, value in record.items() if key not in clocks} for record in records]
 

@@ -10,6 +10,7 @@ from compressm.report import (
     LayerCut,
     Measurement,
     Run,
+    Stage,
     Summary,
     accuracy_figure,
     summary_table,
@@ -59,7 +60,9 @@ def write_outcome(out: str | os.PathLike[str]) -> list[Path]:
 
 
 def _run(record: Record) -> Run:
-    summary = Summary(**{**record["summary"], "states": tuple(record["summary"]["states"])})
+    plain = record["summary"]
+    stages = (Stage(**{**stage, "states": tuple(stage["states"])}) for stage in plain.get("stages", ()))
+    summary = Summary(**{**plain, "states": tuple(plain["states"]), "stages": tuple(stages)})
     return Run(
         folder=Path(record["cell"]),
         config={**record["config"], "version": record["version"]},

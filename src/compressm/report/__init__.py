@@ -14,7 +14,7 @@ from .figures import save_figures
 from .headline import Headline, headline
 from .page import report_html, write_report
 from .reading import read_run, read_runs
-from .runs import Cut, LayerCut, Measurement, Run, Summary
+from .runs import Cut, LayerCut, Measurement, Run, Stage, Summary
 from .summary import cuts_table, summary_table
 from .table import Column, Row, Table, to_html, to_markdown, to_rich
 from .terminal import print_summary
@@ -28,6 +28,7 @@ __all__ = [
     "Measurement",
     "Row",
     "Run",
+    "Stage",
     "Summary",
     "Table",
     "accuracy_figure",

@@ -7,7 +7,7 @@ from typing import Any
 
 from .checks import Check
 from .fields import Record, integer, is_number, number, numbers, optional_integer, states
-from .runs import Cut, LayerCut, Measurement, Run, Summary
+from .runs import Cut, LayerCut, Measurement, Run, Stage, Summary
 
 
 def read_run(path: str | Path) -> Run:
@@ -195,6 +195,20 @@ def _summary(record: Record, place: str) -> Summary:
         cut_seconds=number(record, "cut_seconds", place),
         floor_before=number(floor, "before", place),
         floor_after=number(floor, "after", place),
+        flops_per_step=number(record, "flops_per_step", place),
+        peak_memory=number(record, "peak_memory", place),
+        streamed_per_second=number(record, "streamed_per_second", place),
+        recompilations=optional_integer(record, "recompilations", place),
+        teacher_seconds=number(record, "teacher_seconds", place),
+        stages=tuple(_stage(stage, place) for stage in record.get("stages") or ()),
+    )
+
+
+def _stage(record: Record, place: str) -> Stage:
+    return Stage(
+        after=integer(record, "after", place),
+        states=states(record, place),
+        step_seconds=number(record, "step_seconds", place),
     )
 
 

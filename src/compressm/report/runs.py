@@ -36,10 +36,21 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The steps after a cut and up to the next: sizes, and the median seconds of a step."""
+
+    after: int
+    states: tuple[int, ...] = ()
+    step_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The closing line of a run; times in seconds.
 
-    `floor_*` is the time of a step with the recurrences taken out: what no cut can save.
+    `floor_*` is the time of a step with the recurrences taken out: what no cut can save. `flops_per_step` and
+    `streamed_per_second` (steps one at a time, one sequence) are of the final model, `peak_memory` is in
+    bytes, `total_seconds` contain those of a teacher. Runs of older versions lack the later fields.
     """
 
     parameters: int | None = None
@@ -50,6 +61,12 @@ class Summary:
     cut_seconds: float | None = None
     floor_before: float | None = None
     floor_after: float | None = None
+    flops_per_step: float | None = None
+    peak_memory: float | None = None
+    streamed_per_second: float | None = None
+    recompilations: int | None = None
+    teacher_seconds: float | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from compressm.compression import (
     TargetMetric,
 )
 from compressm.compression.reducers import find_reducer
-from compressm.rivals import ModalStates, RandomStates, SmallestStates
+from compressm.rivals import AireStates, LastStates, ModalStates, RandomStates, SmallestStates
 
 _RULES = ("rank", "tolerance", "fraction", "error_bound", "total", "target")
-_RIVALS = ("modal", "modal-hinf", "smallest", "random")
+_RIVALS = ("modal", "modal-hinf", "last", "aire", "smallest", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,8 @@ class CompressionConfig:
     """What ranks the states; what measured best for each kind of layer if not given. For linear layers:
     states (by what the data drives, the default), balanced (by the system's own Gramians, as published),
     gradients or covariance (by both inputs and gradients). Layers that vary with time have methods of their
-    own, such as energy. For comparison: random, smallest, modal, modal-hinf."""
+    own, such as energy. For comparison: random, smallest, modal, modal-hinf, and with total and budget_by
+    score last and aire."""
     optimizer_state: Literal["transport", "reset", "slice"] = "transport"
     """What becomes of the optimiser's moments at a cut."""
     guard: float | None = None
@@ -140,6 +141,8 @@ class CompressionConfig:
             return RandomStates(seed)
         if self.reduction == "smallest":
             return SmallestStates(self.realization)
+        if self.reduction in ("last", "aire"):
+            return LastStates() if self.reduction == "last" else AireStates()
         if self.reduction in ("modal", "modal-hinf"):
             return ModalStates("h2" if self.reduction == "modal" else "hinf")
         return self.reduction

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 from compressm.data import get_task, task_names
 from compressm.training.compression_config import CompressionConfig
 from compressm.training.model_config import ModelConfig
+from compressm.training.rival_config import DistillationConfig, RegularizationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):
@@ -65,6 +68,7 @@ class TrainConfig:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
         if self.task in task_names():  # what else it may be, load() says
             self.model.check(get_task(self.task))
+            self.distillation.check(get_task(self.task))
         rule = self.compression.rule()
         if rule is not None:
             self.compression.make_schedule(self.steps)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,12 +15,14 @@ from compressm.compression import Cut
 from compressm.data import Splits, load
 from compressm.saving import save
 from compressm.training.config import TrainConfig
+from compressm.training.costs import start_of_costs, summarise_costs
 from compressm.training.evaluation import evaluate, final_score
 from compressm.training.floor import step_floor
 from compressm.training.objectives import Model
 from compressm.training.run_folder import RunFolder
 from compressm.training.score import Score
 from compressm.training.session import Session
+from compressm.training.teacher import Teacher, find_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,12 @@ class RunResult:
 
 
 def train(
-    config: TrainConfig, folder: RunFolder, *, splits: Splits | None = None, watch: Watcher | None = None
+    config: TrainConfig,
+    folder: RunFolder,
+    *,
+    splits: Splits | None = None,
+    watch: Watcher | None = None,
+    teacher_folder: Path | None = None,
 ) -> RunResult:
     """Train a model into a run folder.
 
@@ -70,7 +78,9 @@ def train(
         config: All settings.
         folder: Where to write; must be empty or not exist.
         splits: The task's data, if it was loaded already.
-        watch: Called with the progress of the run.
+        watch: Called with the progress of the run, and before that of its teacher, if it has one.
+        teacher_folder: Run folder of the teacher, for runs that share one: it is trained there if it is not
+            there yet. Beside the run's own folder, with the ending ``-teacher``, if not given.
 
     Raises:
         FileExistsError: If the folder holds something.
@@ -79,13 +89,24 @@ def train(
     """
     folder.check_new()
     splits = splits or load(config.task, data_dir=config.data_dir)
-    session = Session(config, splits)
+    start_of_costs()
+    place = teacher_folder or _teacher_folder(folder)
+    teacher = prepare_teacher(config, place, splits=splits, watch=watch)
+    session = Session(config, splits, teacher=teacher and teacher.model)
     folder.create(config)
-    return _run(session, folder, splits, watch)
+    return _run(session, folder, splits, watch, teacher)
 
 
-def resume(folder: RunFolder, *, splits: Splits | None = None, watch: Watcher | None = None) -> RunResult:
+def resume(
+    folder: RunFolder,
+    *,
+    splits: Splits | None = None,
+    watch: Watcher | None = None,
+    teacher_folder: Path | None = None,
+) -> RunResult:
     """Go on with a run from its newest checkpoint, as if it had never stopped.
+
+    Arguments are those of :func:`train`.
 
     Raises:
         FileNotFoundError: If the folder is no run or has no checkpoint.
@@ -94,12 +115,39 @@ def resume(folder: RunFolder, *, splits: Splits | None = None, watch: Watcher | 
     config = folder.read_config()
     checkpoint = folder.read_checkpoint()
     splits = splits or load(config.task, data_dir=config.data_dir)
-    session = Session(config, splits, checkpoint)
+    start_of_costs()
+    place = teacher_folder or _teacher_folder(folder)
+    teacher = prepare_teacher(config, place, splits=splits, watch=watch)
+    session = Session(config, splits, checkpoint, teacher=teacher and teacher.model)
     folder.rewind(session.step)
-    return _run(session, folder, splits, watch)
+    return _run(session, folder, splits, watch, teacher)
 
 
-def _run(session: Session, folder: RunFolder, splits: Splits, watch: Watcher | None) -> RunResult:
+def prepare_teacher(
+    config: TrainConfig, folder: Path, *, splits: Splits, watch: Watcher | None = None
+) -> Teacher | None:
+    """The teacher that the settings ask for, from ``folder``; trained there first if need be. None without.
+
+    Raises:
+        ValueError: If the folder holds a run with other settings.
+    """
+    if config.distillation.states is None:
+        return None
+    return find_teacher(
+        config,
+        folder,
+        lambda settings, run: train(settings, run, splits=splits, watch=watch),
+        lambda run: resume(run, splits=splits, watch=watch),
+    )
+
+
+def _teacher_folder(folder: RunFolder) -> Path:
+    return folder.path.with_name(f"{folder.path.name}-teacher")
+
+
+def _run(
+    session: Session, folder: RunFolder, splits: Splits, watch: Watcher | None, teacher: Teacher | None
+) -> RunResult:
     config = session.config
     window = _Window()
     while session.step < config.steps:
@@ -127,7 +175,7 @@ def _run(session: Session, folder: RunFolder, splits: Splits, watch: Watcher | N
             _score(session, folder, "validation", splits)
         if session.step % config.checkpoint_every == 0 and session.step < config.steps:
             folder.write_checkpoint(session.state_dict())
-    return _close(session, folder, splits)
+    return _close(session, folder, splits, teacher)
 
 
 class _Window:
@@ -149,12 +197,12 @@ def _optimise(session: Session) -> tuple[Tensor, Tensor | None]:
     objective, batch = session.objective, next(session.batches)
     session.optimizer.zero_grad(set_to_none=True)
     outputs = objective.forward(session.model, batch)
-    loss = objective.loss(outputs, batch.targets)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = session.loss(outputs, batch)
+    loss.total.backward()  # type: ignore[no-untyped-call]
     session.optimizer.step()
     session.scheduler.step()
     session.step += 1
-    return loss.detach(), objective.accuracy(outputs.detach(), batch.targets)
+    return loss.task.detach(), objective.accuracy(outputs.detach(), batch.targets)
 
 
 def _log(session: Session, folder: RunFolder, window: _Window, cut: Cut | None) -> Progress:
@@ -205,11 +253,11 @@ def _score(session: Session, folder: RunFolder, kind: str, splits: Splits) -> Sc
     return score
 
 
-def _close(session: Session, folder: RunFolder, splits: Splits) -> RunResult:
+def _close(session: Session, folder: RunFolder, splits: Splits, teacher: Teacher | None) -> RunResult:
     score = partial(_score, session, folder, splits=splits)
     validation, test = score("validation"), score("test")
     before, after = session.step_seconds
-    seconds = session.elapsed
+    seconds = session.elapsed + (0.0 if teacher is None else teacher.seconds)
     folder.write_metrics(
         kind="summary",
         step=session.step,
@@ -220,6 +268,8 @@ def _close(session: Session, folder: RunFolder, splits: Splits) -> RunResult:
         step_seconds_after=after,
         cut_seconds=sum(record.seconds for record in session.records),
         floor_seconds={"after": step_floor(session.model, next(session.batches), session.objective)},
+        teacher_seconds=None if teacher is None else teacher.seconds,
+        **summarise_costs(session),
     )
     save(session.model.eval(), folder.model_path)
     folder.finish()

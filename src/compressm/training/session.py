@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from compressm.compression import Compressor, Cut, FractionRank, TrackRecord, parameter_groups
-from compressm.data import Batches, Splits, get_task
+from compressm.data import Batch, Batches, Splits, get_task
 from compressm.rivals import RandomStates
 from compressm.training.config import OptimizerConfig, TrainConfig
 from compressm.training.evaluation import evaluate
+from compressm.training.losses import Loss, TrainingLoss
 from compressm.training.no_cuts import NoCuts
 from compressm.training.objectives import find_objective
 
@@ -50,13 +51,21 @@ class Session:
         config: All settings.
         splits: The task's data.
         checkpoint: What :meth:`state_dict` gave, to go on from there.
+        teacher: The model to learn from, where the settings ask for one.
 
     Attributes:
         objective: What the task's kind asks for.
         step: Optimiser steps done.
     """
 
-    def __init__(self, config: TrainConfig, splits: Splits, checkpoint: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        splits: Splits,
+        checkpoint: dict[str, Any] | None = None,
+        *,
+        teacher: nn.Module | None = None,
+    ) -> None:
         self.config = config
         self._began = time.perf_counter()
         self._earlier = 0.0 if checkpoint is None else checkpoint["elapsed"]
@@ -64,6 +73,7 @@ class Session:
         torch.manual_seed(config.seed)
         task = get_task(config.task)
         self.objective = find_objective(task)
+        self._loss = TrainingLoss(config, self.objective, teacher)
         self.model = self.objective.make_model(
             task, config.model, config.model.state_dim if checkpoint is None else checkpoint["state_dims"]
         )
@@ -106,6 +116,10 @@ class Session:
         """All checks of the Hankel singular values so far."""
         return [] if self.compressor is None else self.compressor.tracker.records
 
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """The loss of the step that is being made."""
+        return self._loss(self.model, outputs, batch, self.step)
+
     def cut(self, loss: Tensor, validate: Callable[[], float]) -> Cut | None:
         """Let the compressor count the step that was just made.
 
@@ -134,6 +148,22 @@ class Session:
             statistics.median(before) if before else None,
             statistics.median(after) if after else None,
         )
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """Between cuts: the first step at each size, the sizes, and the median seconds of a step."""
+        sizes = [layer.old for layer in self.records[0].layers] if self.records else self.model.state_dims
+        stages: list[dict[str, Any]] = [{"after": 0, "states": sizes}]
+        stages += [
+            {"after": record.step, "states": [layer.new for layer in record.layers]}
+            for record in self.records
+            if record.changed or record.undid is not None
+        ]
+        ends = [stage["after"] for stage in stages[1:]] + [self.step]
+        for stage, end in zip(stages, ends, strict=True):
+            seconds = [taken for step, taken in self._step_times if stage["after"] < step <= end]
+            stage["step_seconds"] = statistics.median(seconds) if seconds else None
+        return stages
 
     def state_dict(self) -> dict[str, Any]:
         """A whole checkpoint, in tensors, numbers, lists and strings."""

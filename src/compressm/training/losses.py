@@ -1,0 +1,76 @@
+"""What a run minimises: its task's loss, and what a rival adds to it."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from compressm.data import Batch
+from compressm.rivals import DistillationLoss, HankelRegularizer
+from compressm.training.config import TrainConfig
+from compressm.training.objectives import Model, Objective
+
+
+class Loss(NamedTuple):
+    """The loss of a batch.
+
+    Attributes:
+        total: What is minimised.
+        task: The task's own part, the same figure in every run.
+    """
+
+    total: Tensor
+    task: Tensor
+
+
+class TrainingLoss:
+    """The loss of a run as its settings have it.
+
+    Args:
+        config: All settings.
+        objective: What the task's kind asks for.
+        teacher: The model to learn from, where the settings ask for one.
+
+    Raises:
+        ValueError: If they do and there is none.
+    """
+
+    def __init__(self, config: TrainConfig, objective: Objective, teacher: nn.Module | None = None) -> None:
+        wanted, pressed = config.distillation, config.regularization
+        if wanted.states is not None and teacher is None:
+            raise ValueError(
+                f"distillation.states is {wanted.states}, but no teacher was given: train() makes one"
+            )
+        self._objective = objective
+        self._distillation = (
+            None
+            if wanted.states is None or teacher is None
+            else DistillationLoss(teacher, wanted.temperature, wanted.alpha)
+        )
+        self._regularizer = (
+            None
+            if pressed.weight is None
+            else HankelRegularizer(
+                pressed.weight,
+                normalization=pressed.normalization,
+                realization=pressed.realization,
+                naive=pressed.naive,
+            )
+        )
+        self._last = round(pressed.until * config.steps)
+
+    def __call__(self, model: Model, outputs: Tensor, batch: Batch, step: int) -> Loss:
+        """The loss of a batch.
+
+        Args:
+            model: The model, whose layers may be pressed.
+            outputs: What it gave.
+            batch: The batch.
+            step: Optimiser steps done before.
+        """
+        task = self._objective.loss(outputs, batch.targets)
+        total = task
+        if self._distillation is not None:
+            total = self._distillation(outputs, batch.targets, *self._objective.arguments(batch))
+        if self._regularizer is not None and step < self._last:
+            total = total + self._regularizer(model)
+        return Loss(total, task)

@@ -1,0 +1,31 @@
+"""The most memory that this process held."""
+
+import sys
+from pathlib import Path
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # starts the peak anew (proc(5))
+
+
+def start_peak() -> None:
+    """Start the peak anew, where the system can: a process may make several runs."""
+    if _CLEAR.exists():
+        try:
+            _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+        except OSError:  # a container may forbid it; the peak is then the process's so far
+            return
+
+
+def peak_memory() -> int | None:
+    """Bytes resident at the peak, Python and libraries among them; None where no system call tells."""
+    if _STATUS.exists():
+        for line in _STATUS.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            if name == "VmHWM":
+                return int(value.split()[0]) * 1024
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

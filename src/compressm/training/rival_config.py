@@ -1,0 +1,60 @@
+"""Settings of what training is compared with: a teacher's answers, and a pressure on the Hankel norms."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from compressm.data import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """Learn from a full-size model that was trained before, with the same seed and the same settings."""
+
+    states: int | None = None
+    """States of every layer of the teacher; no teacher if not given."""
+    temperature: float = 2.0
+    """Temperature T of both models' answers."""
+    alpha: float = 0.5
+    """Weight of the teacher's answers, beside 1 - alpha for the labels."""
+
+    def __post_init__(self) -> None:
+        if self.states is not None and self.states < 1:
+            raise ValueError(f"distillation.states is {self.states}; a teacher has at least 1")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"distillation.temperature is {self.temperature}; it must be positive")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"distillation.alpha is {self.alpha}; it must be in [0, 1]")
+
+    def check(self, task: Task) -> None:
+        """Refuse a task whose answers are no classes.
+
+        Raises:
+            ValueError: Naming the task.
+        """
+        if self.states is not None and task.kind == "regression":
+            raise ValueError(
+                f"distillation.states is {self.states}, but task {task.name!r} asks for real values; "
+                "a teacher's answers are compared as classes"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizationConfig:
+    """Press the Hankel singular values down in training, for a cut at the end (compression.stop = 1)."""
+
+    weight: float | None = None
+    """Factor of the layers' Hankel nuclear norms in the loss; none if not given."""
+    normalization: Literal["sum", "mean", "relative"] = "sum"
+    """Of a layer's values: their sum, their mean, or the sum over the root of the sum of squares."""
+    realization: Literal["real", "complex"] = "real"
+    """Form whose values are pressed."""
+    naive: bool = False
+    """By autograd through the eigenvalues of P Q, as it was published, for comparisons of cost."""
+    until: float = 1.0
+    """Share of training after which the term is left out."""
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not 0 < self.weight < float("inf"):
+            raise ValueError(f"regularization.weight is {self.weight}; it must be positive and finite")
+        if not 0 < self.until <= 1:
+            raise ValueError(f"regularization.until is {self.until}; it is a share of training, in (0, 1]")
