@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
+from mambapy import mamba as stock
 from torch import Tensor, nn
 
 import compressm
@@ -17,7 +19,6 @@ STATES, KEPT, UNUSED = 8, 5, (1, 4, 6)
 
 
 def transformers_mamba() -> Any:
-    transformers = pytest.importorskip("transformers")
     config = transformers.MambaConfig(
         vocab_size=13,
         hidden_size=8,
@@ -30,7 +31,6 @@ def transformers_mamba() -> Any:
 
 
 def falcon_mamba() -> Any:
-    transformers = pytest.importorskip("transformers")
     config = transformers.FalconMambaConfig(
         vocab_size=13, hidden_size=8, state_size=STATES, num_hidden_layers=2, time_step_rank=2,
         mixer_rms_eps=1e-3, use_mambapy=True,
@@ -39,7 +39,6 @@ def falcon_mamba() -> Any:
 
 
 def jamba() -> Any:
-    transformers = pytest.importorskip("transformers")
     config = transformers.JambaConfig(
         vocab_size=13, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, num_experts=1, num_experts_per_tok=1, attn_layer_period=2, attn_layer_offset=1,
@@ -54,9 +53,8 @@ class Peer(nn.Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        mambapy = pytest.importorskip("mambapy.mamba")
         self.embeddings = nn.Embedding(13, 8)
-        self.mamba = mambapy.Mamba(mambapy.MambaConfig(d_model=8, n_layers=2, d_state=STATES, **options))
+        self.mamba = stock.Mamba(stock.MambaConfig(d_model=8, n_layers=2, d_state=STATES, **options))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.linear(self.mamba(self.embeddings(tokens)), self.embeddings.weight)

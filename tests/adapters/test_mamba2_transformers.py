@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import compressm
 from compressm.adapters import find_layers
 from compressm.adapters.mamba2_structure import sizes
 from compressm.compression.oneshot import compress_with_record
-
-transformers = pytest.importorskip("transformers", reason="needs Transformers: pip install transformers")
 
 VOCABULARY, STATES = 31, 10
 COMMON = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2}

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
+from mambapy.mamba import MambaBlock, MambaConfig
 from torch import Tensor
+from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from compressm.layers import Mamba
 from compressm.layers.conv import CausalConv1d
@@ -187,10 +190,6 @@ def test_wrong_uses_say_what_to_do() -> None:
 
 def transformers_mixer(layer: Mamba) -> Any:
     """Transformers' mixer of the same sizes, in plain PyTorch, with our parameters in it."""
-    transformers = pytest.importorskip(
-        "transformers", reason="compares with Transformers' Mamba: pip install transformers"
-    )
-    modeling = pytest.importorskip("transformers.models.mamba.modeling_mamba")
     config = transformers.MambaConfig(
         hidden_size=layer.input_dim,
         state_size=layer.state_dim,
@@ -203,7 +202,7 @@ def transformers_mixer(layer: Mamba) -> Any:
         use_associative_scan=False,
         use_mambapy=False,
     )
-    mixer = modeling.MambaMixer(config, layer_idx=0)
+    mixer = MambaMixer(config, layer_idx=0)
     mixer.load_state_dict(layer.state_dict())
     return mixer
 
@@ -227,10 +226,9 @@ def test_state_dicts_and_outputs_agree_with_transformers(shape: dict[str, Any]) 
 
 
 def test_outputs_agree_with_mambapy() -> None:
-    mambapy = pytest.importorskip("mambapy.mamba", reason="compares with mambapy: pip install mambapy")
     layer = lively({"input_dim": 6, "state_dim": 5})
-    config = mambapy.MambaConfig(d_model=6, n_layers=1, d_state=5, dt_rank=math.ceil(6 / 16))
-    block = mambapy.MambaBlock(config)
+    config = MambaConfig(d_model=6, n_layers=1, d_state=5, dt_rank=math.ceil(6 / 16))
+    block = MambaBlock(config)
     block.load_state_dict(layer.state_dict())
     u = torch.randn(2, 32, 6)
     assert torch.allclose(layer(u)[0], block(u), rtol=1e-5, atol=1e-6)

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
+from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from compressm.layers import Mamba2
 from compressm.layers.norms import GatedRMSNorm
@@ -191,10 +193,6 @@ def test_gated_norm_is_scale_free_in_each_group() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
 def test_state_dicts_and_outputs_agree_with_transformers(shape: dict[str, Any]) -> None:
-    transformers = pytest.importorskip(
-        "transformers", reason="compares with Transformers' Mamba-2: pip install transformers"
-    )
-    modeling = pytest.importorskip("transformers.models.mamba2.modeling_mamba2")
     layer = lively(shape)
     config = transformers.Mamba2Config(
         hidden_size=layer.input_dim,
@@ -210,7 +208,7 @@ def test_state_dicts_and_outputs_agree_with_transformers(shape: dict[str, Any]) 
         chunk_size=8,
         num_hidden_layers=1,
     )
-    mixer = modeling.Mamba2Mixer(config, layer_idx=0)
+    mixer = Mamba2Mixer(config, layer_idx=0)
     mixer.load_state_dict(layer.state_dict())
     again = Mamba2(**shape)
     again.load_state_dict(mixer.state_dict())

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 
 import compressm
 from compressm.models import LanguageModel
@@ -244,9 +245,6 @@ def test_wrong_uses_say_what_to_do() -> None:
 
 @pytest.mark.parametrize("mixer", ["mamba", "mamba2"])
 def test_a_backbone_of_transformers_loads_as_it_is(mixer: str) -> None:
-    transformers = pytest.importorskip(
-        "transformers", reason="compares with Transformers' models: pip install transformers"
-    )
     torch.manual_seed(0)
     sizes = {"vocab_size": 11, "hidden_size": 12, "state_size": 5, "num_hidden_layers": 2}
     if mixer == "mamba":

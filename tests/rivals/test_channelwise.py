@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor
 
@@ -109,7 +110,6 @@ def test_a_copy_of_a_model_runs_and_the_model_stays() -> None:
 
 
 def test_a_model_of_transformers_runs_and_refuses_a_cache() -> None:
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.MambaConfig(
         vocab_size=7, hidden_size=8, state_size=3, num_hidden_layers=1, use_mambapy=True
