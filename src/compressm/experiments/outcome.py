@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compressm.experiments.results import Record, Results
 from compressm.experiments.runner import RESULTS
@@ -18,6 +19,9 @@ from compressm.report import (
 )
 from compressm.report.figure_style import house_style
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TABLE, FIGURE = "table.md", "accuracy"
 
 
@@ -32,7 +36,7 @@ def outcome_runs(out: str | os.PathLike[str]) -> list[Run]:
     done = results.done()
     if not done:
         raise FileNotFoundError(f"{results.path}: no completed run yet")
-    return [_run(record) for record in done.values()]
+    return [record_run(record) for record in done.values()]
 
 
 def write_outcome(out: str | os.PathLike[str]) -> list[Path]:
@@ -49,17 +53,22 @@ def write_outcome(out: str | os.PathLike[str]) -> list[Path]:
     runs = outcome_runs(out)
     table = out / TABLE
     table.write_text(to_markdown(summary_table(runs)), encoding="utf-8")
-    written = [table]
-    figure = accuracy_figure(runs)
+    return [table, *save_figure(accuracy_figure(runs), out, FIGURE)]
+
+
+def save_figure(figure: "Figure", out: Path, name: str) -> list[Path]:
+    """Write a figure as PNG and SVG, and return the files."""
+    written = []
     for ending in ("png", "svg"):
-        path = out / f"{FIGURE}.{ending}"
+        path = out / f"{name}.{ending}"
         with house_style():
             figure.savefig(path, metadata={"Date": None} if ending == "svg" else None)
         written.append(path)
     return written
 
 
-def _run(record: Record) -> Run:
+def record_run(record: Record) -> Run:
+    """A line of the results as the report reads runs."""
     plain = record["summary"]
     stages = (Stage(**{**stage, "states": tuple(stage["states"])}) for stage in plain.get("stages", ()))
     summary = Summary(**{**plain, "states": tuple(plain["states"]), "stages": tuple(stages)})

@@ -6,12 +6,15 @@ write_report(runs, "report.html")
 """
 
 from .checks import Check
+from .costs import costs_table
 from .figure_accuracy import accuracy_figure
 from .figure_spectra import spectra_figure
+from .figure_time import time_figure
 from .figure_tracks import tracks_figure
 from .figure_training import speed_figure, training_figure
 from .figures import save_figures
 from .headline import Headline, headline
+from .latex import to_latex
 from .page import report_html, write_report
 from .reading import read_run, read_runs
 from .runs import Cut, LayerCut, Measurement, Run, Stage, Summary
@@ -32,6 +35,7 @@ __all__ = [
     "Summary",
     "Table",
     "accuracy_figure",
+    "costs_table",
     "cuts_table",
     "headline",
     "print_summary",
@@ -42,7 +46,9 @@ __all__ = [
     "spectra_figure",
     "speed_figure",
     "summary_table",
+    "time_figure",
     "to_html",
+    "to_latex",
     "to_markdown",
     "to_rich",
     "tracks_figure",
