@@ -127,3 +127,11 @@ def test_save_does_not_overwrite_what_is_not_a_model(model: SequenceClassifier, 
     with pytest.raises(FileExistsError, match="is not a saved model"):
         compressm.save(model, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def test_a_model_keeps_the_type_it_was_saved_in(model: SequenceClassifier, tmp_path: Path) -> None:
+    compressm.save(model.double(), tmp_path / "m")
+    x = torch.randn(2, 9, 1, dtype=torch.float64)
+    again = compressm.load(tmp_path / "m")
+    assert again.head.weight.dtype == torch.float64
+    assert torch.equal(again(x), model(x))
