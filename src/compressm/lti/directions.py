@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from compressm.lti.system import DiagonalSystem
 
 _CHEAP = 30_000_000  # grid points times matrix entries up to which the first look is a float64 one
-_FUNNEL = ((0.3, 3), (0.1, 4), (0.03, 4))  # keep this share of the points, then take so many more steps
+_FUNNEL = ((0.5, 3), (0.2, 4), (0.05, 4))  # keep this share of the points, then take so many more steps
 _FEWEST = 12  # but never keep fewer
 _OFFSETS = 9  # places between its neighbours to which a sample may climb
 _REGION = 1  # the stage whose points, with their neighbours, are where the small function is searched
@@ -64,10 +64,13 @@ def _unit_gain(system: DiagonalSystem, grid: Tensor) -> float:
     best_gain = float(gains.max())
     if best_gain == 0.0:
         return 0.0
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         small = _Projected(transfer, U, V)
         values = small.gains(region)
         peaks = highest_peaks(small.gains, region, values, count=_PEAKS, share=0.9)
+        # The first directions are no singular vectors yet; later ones touch the gain where it was highest.
+        if number > 0 and float(peaks.value[0]) <= best_gain * (1.0 + _TOLERANCE):
+            break
         omega = peaks.omega[:_CHECKED]
         gains, left, right = converged(transfer, omega, small.right_vectors(omega))
         best_gain = max(best_gain, float(gains.max()))

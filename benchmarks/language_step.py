@@ -1,0 +1,106 @@
+"""A training step of small language models at falling state sizes: what a cut is worth in time.
+
+python benchmarks/language_step.py [--rounds 7] [--threads 1] [--json FILE] [--figure FILE]
+
+Two layers, 64 channels, 16 sequences of 128 tokens; forward, cross entropy, backward, AdamW. Sizes of a layer
+take turns round by round, so that their ratio holds on a machine whose speed drifts.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+
+from compressm.models import LanguageModel
+
+VOCABULARY, DIM, LAYERS, BATCH, LENGTH = 67, 64, 2, 16, 128
+SIZES = {
+    "mamba": (128, 64, 32, 16, 12, 8, 4),
+    "mamba2": (128, 64, 32, 16),
+    "gla": (64, 32, 16),
+    "retnet": (64, 32, 16),
+    "deltanet": (64, 32, 16),
+    "gated-deltanet": (64, 32, 16),
+}
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--mixers", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    medians = {mixer: measure(mixer, given.rounds) for mixer in given.mixers}
+    print(f"{given.threads} threads, median of {given.rounds} rounds\n")
+    print("| layer | states | step, ms | times faster |\n|---|---:|---:|---:|")
+    for mixer, seconds in medians.items():
+        largest = seconds[SIZES[mixer][0]]
+        for size, median in seconds.items():
+            print(f"| {mixer} | {size} | {1e3 * median:.1f} | {largest / median:.2f} |")
+    if given.json is not None:
+        found = {"threads": given.threads, "rounds": given.rounds, "torch": torch.__version__}
+        shape = {"layers": LAYERS, "model_dim": DIM, "batch": BATCH, "L": LENGTH}
+        given.json.write_text(json.dumps({**found, **shape, "seconds": medians}, indent=1) + "\n")
+    if given.figure is not None:
+        draw(medians).savefig(given.figure, dpi=150, bbox_inches="tight")
+
+
+def measure(mixer: str, rounds: int) -> dict[int, float]:
+    """Median seconds of a step at each size."""
+    steps = {size: make_step(mixer, size) for size in SIZES[mixer]}
+    for step in steps.values():
+        step()
+    seconds: dict[int, list[float]] = {size: [] for size in steps}
+    for _ in range(rounds):
+        for size, step in steps.items():
+            began = time.perf_counter()
+            step()
+            seconds[size].append(time.perf_counter() - began)
+    return {size: statistics.median(taken) for size, taken in seconds.items()}
+
+
+def make_step(mixer: str, size: int) -> Callable[[], None]:
+    """A training step, ready to run."""
+    torch.manual_seed(0)
+    model = LanguageModel(VOCABULARY, num_layers=LAYERS, model_dim=DIM, state_dim=size, mixer=mixer)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    tokens = torch.randint(VOCABULARY, (BATCH, LENGTH + 1))
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(tokens[:, :-1])
+        F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def draw(medians: dict[str, dict[int, float]]) -> Figure:
+    """Step time against states."""
+    figure = Figure(figsize=(5.4, 3.6))
+    axes = figure.add_subplot()
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    for colour, (mixer, seconds) in zip(colours, medians.items(), strict=False):
+        axes.plot(list(seconds), [1e3 * s for s in seconds.values()], "o-", color=colour, label=mixer)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks([4, 8, 16, 32, 64, 128], ["4", "8", "16", "32", "64", "128"])
+    axes.set_xlabel("states of a layer (key channels of a head)")
+    axes.set_ylabel("training step, ms")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
