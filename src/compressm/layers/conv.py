@@ -3,10 +3,10 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressm.layers.arguments import check_sizes
+from compressm.scan.short_convolution import short_convolution
 
 
 class CausalConv1d(nn.Module):
@@ -45,17 +45,20 @@ class CausalConv1d(nn.Module):
         """Steps ``K`` that an output sees."""
         return self.weight.shape[2]
 
-    def forward(self, x: Tensor, window: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, window: Tensor | None = None, *, silu: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Filter ``x`` ``(batch, L, channels)``.
 
         Args:
-            x: Inputs.
+            x: Inputs; a slice of a wider projection is read where it lies.
             window: The last ``K - 1`` inputs before them, ``(batch, channels, K - 1)``; zero if not given.
+            silu: Whether outputs go through SiLU.
 
         Returns:
             Outputs of the same shape, and the window after the last input.
         """
-        return causal_convolution(x, window, self.weight, self.bias)
+        return causal_convolution(x, window, self.weight, self.bias, silu=silu)
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -63,16 +66,13 @@ class CausalConv1d(nn.Module):
 
 
 def causal_convolution(
-    x: Tensor, window: Tensor | None, weight: Tensor, bias: Tensor | None
+    x: Tensor, window: Tensor | None, weight: Tensor, bias: Tensor | None, *, silu: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Filter every channel of ``x`` ``(batch, L, channels)`` with its own ``weight`` ``(channels, 1, K)``.
+
+    With ``silu`` outputs go through SiLU.
 
     Returns:
         Outputs of the same shape, and the last ``K - 1`` inputs ``(batch, channels, K - 1)``.
     """
-    by_channel = x.mT
-    if window is None:
-        window = by_channel.new_zeros(*by_channel.shape[:2], weight.shape[2] - 1)
-    seen = torch.cat((window.to(x.dtype), by_channel), dim=2)
-    y = F.conv1d(seen, weight, bias, groups=weight.shape[0])
-    return y.mT, seen[:, :, x.shape[1] :]
+    return short_convolution(x, weight, bias, None if window is None else window.to(x.dtype), silu=silu)

@@ -135,11 +135,11 @@ class DeltaNet(WindowedLayer):
         window, S = self._begin(state, u.shape[0])
         projected = torch.cat((self.q_proj(u), self.k_proj(u), self.v_proj(u)), dim=-1)
         filters = torch.cat((self.q_conv1d.weight, self.k_conv1d.weight, self.v_conv1d.weight))
-        filtered, window = causal_convolution(projected, window, filters, None)
+        filtered, window = causal_convolution(projected, window, filters, None, silu=True)
         keys, values = self.q_proj.weight.shape[0], self.v_proj.weight.shape[0]
         q, k, v = (
             split_heads(at_least_float32(x), self.num_heads)
-            for x in torch.split(F.silu(filtered), [keys, keys, values], dim=-1)
+            for x in torch.split(filtered, [keys, keys, values], dim=-1)
         )
         beta = torch.sigmoid(at_least_float32(self.b_proj(u))) * (2 if self.negative_eigenvalues else 1)
         y, S = recurrence(_unit(q), _unit(k), v, beta, self.log_decay(u), S, scale=self.state_dim**-0.5)

@@ -1,0 +1,127 @@
+"""The adjoint of the short convolution: a Numba kernel for float32.
+
+Work is cut as in the forward kernel. What went into SiLU is computed anew, for a chunk and the K - 1 steps
+after it, whose gradients reach back into the chunk.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from compressm.scan.runtime.pointers import compiled, worker
+from compressm.scan.selective.functions import sigmoid
+from compressm.scan.selective.vectors import load, spread, store
+from compressm.scan.short_convolution.layout import LANES, STEPS
+from compressm.scan.short_convolution.strips import (
+    ZERO,
+    array,
+    clear,
+    copy_row,
+    filtered,
+    read_filters,
+    read_past,
+    read_rows,
+    scratch,
+    write_past,
+)
+
+ONE = np.float32(1.0)
+
+
+@compiled
+def _pull_silu(strip: Any, filters: Any, K: Any, steps: Any, width: Any, grad: Any) -> None:
+    """Turn gradients of outputs into those of what went into SiLU."""
+    for t in range(steps):
+        for c in range(0, width, LANES):
+            at = t * width + c
+            value = filtered(strip, at, filters, c, K, width)
+            opened = sigmoid(value)
+            slope = opened * (spread(ONE) + value * (spread(ONE) - opened))
+            store(grad, at, load(grad, at) * slope)
+
+
+@compiled
+def _add_weights(strip: Any, grad: Any, K: Any, steps: Any, width: Any, sums: Any) -> None:
+    """Add a chunk's gradients of weights and bias to ``sums`` (K + 1, width)."""
+    for c in range(0, width, LANES):
+        for j in range(K):
+            total = spread(ZERO)
+            for t in range(steps):
+                total = total + load(grad, t * width + c) * load(strip, (t + j) * width + c)
+            store(sums, j * width + c, load(sums, j * width + c) + total)
+        total = spread(ZERO)
+        for t in range(steps):
+            total = total + load(grad, t * width + c)
+        store(sums, K * width + c, load(sums, K * width + c) + total)
+
+
+@compiled
+def _pull_inputs(
+    grad: Any, filters: Any, K: Any, count: Any, after: Any, reached: Any, width: Any, row: Any,
+    channels: Any, out: Any, start: Any,
+) -> None:  # fmt: skip
+    """Gradients of ``count`` inputs: of the outputs from each on, ``grad``, and of the final window.
+
+    ``after`` has those of the final window's inputs, of which input ``reached`` is the first.
+    """
+    for t in range(count):
+        for c in range(0, width, LANES):
+            total = spread(ZERO)
+            for j in range(K):
+                total = total + load(filters, (K - 1 - j) * width + c) * load(grad, (t + j) * width + c)
+            if t >= reached:
+                total = total + load(after, (t - reached) * width + c)
+            store(row, c, total)
+        copy_row(row, 0, channels, out, start + t * channels)
+
+
+def backward(arguments: Any) -> None:
+    """Kernel; gradients of weights grow from what is there.
+
+    Words: worker, workers, batch, L, channels, K, groups, silu; strides of x from sequence to sequence and
+    from step to step; whether there are a bias and a window; strides of the gradient of y; whether there is
+    one of the final window; x, weight, bias, window, gradients of y and of the final window (batch, channels,
+    K - 1); gradients of x (batch, L, channels), of weights and bias (batch groups, K + 1, whole vectors of
+    channels) and of the window, written if there is one.
+    """
+    words = carray(arguments, (24,))
+    batch, L, channels, K, groups, silu = words[2], words[3], words[4], words[5], words[6], words[7]
+    per_sequence, stride, past = words[8], words[9], K - 1
+    x = array(words[15], (batch - 1) * per_sequence + (L - 1) * stride + channels)
+    weight, bias = array(words[16], channels * K), array(words[17], words[10] * channels)
+    held, told = words[11] * channels * past, words[14] * channels * past
+    window, grad_final = array(words[18], batch * held), array(words[20], batch * told)
+    grad_y = array(words[19], (batch - 1) * words[12] + (L - 1) * words[13] + channels)
+    grad_x, grad_window = array(words[21], batch * L * channels), array(words[23], batch * held)
+    width, chunks = (channels + LANES - 1) // LANES * LANES, (L + STEPS - 1) // STEPS
+    sums = array(words[22], batch * groups * (K + 1) * width)
+    filters, row, after = scratch((K + 1) * width), scratch(width), scratch(past * width)
+    strip = scratch((STEPS + 2 * past) * width)
+    # Gradients of K - 1 steps before the chunk, which stay zero, then of the chunk and of those after it.
+    padded = scratch((STEPS + 2 * past) * width)
+    grad = padded[past * width :]
+    read_filters(weight, bias, channels, K, filters, width)
+    number, workers = worker(words)
+    for item in range(number, batch * groups, workers):
+        b, group = item // groups, item % groups
+        here, before = x[b * per_sequence :], window[b * held : (b + 1) * held]
+        # Before step 0 there are no rows to read: all of this is the final window's.
+        read_past(here, stride, grad_final[b * told : (b + 1) * told], 0, past, channels, after, width)
+        for chunk in range(group * chunks // groups, (group + 1) * chunks // groups):
+            first = chunk * STEPS
+            steps, known = min(STEPS, L - first), min(STEPS + past, L - first)
+            read_past(here, stride, before, first, past, channels, strip, width)
+            read_rows(here, first * stride, stride, known, channels, strip[past * width :], width)
+            read_rows(grad_y, b * words[12] + first * words[13], words[13], known, channels, grad, width)
+            clear(grad, known, steps + past, width)
+            if silu:
+                _pull_silu(strip, filters, K, known, width, grad)
+            _add_weights(strip, grad, K, steps, width, sums[item * (K + 1) * width :])
+            start = (b * L + first) * channels
+            _pull_inputs(
+                grad, filters, K, steps, after, L - past - first, width, row, channels, grad_x, start
+            )
+            if chunk == 0 and words[11]:
+                _pull_inputs(padded, filters, K, past, after, L, width, row, width, strip, 0)
+                write_past(strip, past, channels, width, grad_window[b * held :])
