@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CHEAP = 30_000_000  # grid points times matrix entries up to which the first look is a float64 one
 _FUNNEL = ((0.5, 3), (0.2, 4), (0.05, 4))  # keep this share of the points, then take so many more steps
 _FEWEST = 12  # but never keep fewer
-_OFFSETS = 9  # places between its neighbours to which a sample may climb
+_OFFSETS = 5  # places between its neighbours to which a sample may climb
 _REGION = 1  # the stage whose points, with their neighbours, are where the small function is searched
 _PEAKS = 8  # maxima of the small function that are refined,
 _CHECKED = 3  # and those of them whose directions are added
