@@ -11,7 +11,7 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, worker
-from compressm.scan.selective.channels import SPACING, read_inputs, row, rows, scratch
+from compressm.scan.selective.channels import SPACING, read_inputs, row, rows, scratch, slices
 from compressm.scan.selective.functions import ONE, ZERO, exp2, flush, sigmoid
 from compressm.scan.selective.layout import LANES, STEPS
 from compressm.scan.selective.vectors import (
@@ -30,21 +30,22 @@ LN2 = np.float32(0.6931471805599453)
 
 @compiled
 def _advance(
-    h: Any, rate: Any, B: Any, at: Any, steps: Any, dt: Any, v: Any, decay: Any, states: Any
+    h: Any, rate: Any, B: Any, n: Any, stride_B: Any, steps: Any, dt: Any, v: Any, decay: Any, states: Any
 ) -> None:
     """Decays of each step, and one state of each channel: before the chunk, then after each step."""
     store(states, 0, h)
     for t in range(steps):
         a = exp2(load(dt, t * LANES) * rate)
-        h = a * h + load(v, t * LANES) * spread_item(B, at + t)
+        h = a * h + load(v, t * LANES) * spread_item(B, t * stride_B + n)
         store(decay, t * LANES, a)
         store(states, (t + 1) * LANES, h)
 
 
 @compiled
 def _pull(
-    A: Any, B: Any, C: Any, before: Any, carry: Any, grad_A: Any, grad_B: Any, grad_C: Any,
-    N: Any, L: Any, steps: Any, padded: Any, dt: Any, v: Any, dy: Any, grad_dt: Any, grad_v: Any, memory: Any,
+    A: Any, B: Any, stride_B: Any, C: Any, stride_C: Any, before: Any, carry: Any, grad_A: Any, grad_B: Any,
+    grad_C: Any, N: Any, steps: Any, padded: Any, dt: Any, v: Any, dy: Any, grad_dt: Any, grad_v: Any,
+    memory: Any,
 ) -> None:  # fmt: skip
     """Carry gradients of states over a chunk, and add up those of everything else.
 
@@ -55,16 +56,16 @@ def _pull(
     decay, states, products = memory, memory[SPACING:], memory[2 * SPACING :]
     for n in range(N):
         rate, total, w = load(A, n * LANES), spread(ZERO), flush(load(carry, n * LANES))
-        _advance(load(before, n * LANES), rate, B, n * L, steps, dt, v, decay, states)
+        _advance(load(before, n * LANES), rate, B, n, stride_B, steps, dt, v, decay, states)
         for i in range(steps):
             t = steps - 1 - i
             at = t * LANES
-            g = w + load(dy, at) * spread_item(C, n * L + t)
+            g = w + load(dy, at) * spread_item(C, t * stride_C + n)
             w = load(decay, at) * g
             slope = w * load(states, at)  # of the exponent dt A
             total = total + load(dt, at) * slope
             store(grad_dt, at, load(grad_dt, at) + rate * slope)
-            store(grad_v, at, load(grad_v, at) + spread_item(B, n * L + t) * g)
+            store(grad_v, at, load(grad_v, at) + spread_item(B, t * stride_B + n) * g)
             store(products, t * HALF, fold(load(v, at) * g))
             store(products, (STEPS + t) * HALF, fold(load(dy, at) * load(states, at + LANES)))
         store(carry, n * LANES, w)
@@ -77,14 +78,18 @@ def _pull(
 
 @compiled
 def _read_gradients(
-    grad_y: Any, z: Any, plain: Any, grad_z: Any, start: Any, stride: Any, steps: Any, gated: Any, dy: Any
-) -> None:
-    """Gradients ``dy`` of a chunk's outputs as they were before the gate, and those of the gate."""
+    grad_y: Any, z: Any, stride_z: Any, plain: Any, grad_z: Any, start: Any, stride: Any, steps: Any,
+    gated: Any, dy: Any,
+) -> None:  # fmt: skip
+    """Gradients ``dy`` of a chunk's outputs as they were before the gate, and those of the gate.
+
+    ``z`` begins where the chunk does.
+    """
     for t in range(steps):
         at = start + t * stride
         g = load(grad_y, at)
         if gated:
-            gate = load(z, at)
+            gate = load(z, t * stride_z)
             opened = sigmoid(gate)
             closed = spread(ONE) - opened
             store(grad_z, at, g * load(plain, at) * (opened * (spread(ONE) + gate * closed)))
@@ -119,17 +124,20 @@ def backward(arguments: Any) -> None:
     Words: worker, workers, batch, L, N, blocks, softplus, gated, groups; u, delta, bias, A, B, C, D, z;
     outputs before the gate, states before chunks, gradient of y; carry (gradient of the final, then of the
     initial state); gradients of u, delta, z, A (batch, blocks, N, LANES), B and C (groups, batch, N, chunks
-    STEPS), D and bias (batch, channels).
+    STEPS), D and bias (batch, channels); strides of B, C and z from sequence to sequence and from step to
+    step.
     """
-    words = carray(arguments, (29,))
+    words = carray(arguments, (35,))
     batch, L, N, blocks = words[2], words[3], words[4], words[5]
     positive, gated, groups = words[6], words[7], words[8]
     channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
     strips, padded = batch * blocks, chunks * STEPS
     u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, L * channels)
     bias, A, D = row(words[11], channels), rows(words[12], blocks, size), row(words[15], channels)
-    B, C = rows(words[13], batch, N * L), rows(words[14], batch, N * L)
-    z, plain = rows(words[16], batch, gated * L * channels), rows(words[17], batch, gated * L * channels)
+    B, stride_B = slices(words[13], words[29], words[30], batch, L, N), words[30]
+    C, stride_C = slices(words[14], words[31], words[32], batch, L, N), words[32]
+    z, stride_z = slices(words[16], words[33], words[34], gated * batch, L, channels), words[34]
+    plain = rows(words[17], batch, gated * L * channels)
     before, grad_y = rows(words[18], strips, chunks * size), rows(words[19], batch, L * channels)
     carry, grad_A = rows(words[20], strips, size), rows(words[24], strips, size)
     grad_u, grad_delta = rows(words[21], batch, L * channels), rows(words[22], batch, L * channels)
@@ -150,12 +158,16 @@ def backward(arguments: Any) -> None:
                 first = chunk * STEPS
                 steps, start = min(STEPS, L - first), first * channels + channel
                 read_inputs(u[b], delta[b], bias, start, channels, channel, steps, positive, dt, v)
-                _read_gradients(grad_y[b], z[b], plain[b], grad_z[b], start, channels, steps, gated, dy)
+                _read_gradients(
+                    grad_y[b], z[gated * (b * words[33] + first * stride_z + channel) :], stride_z, plain[b],
+                    grad_z[b], start, channels, steps, gated, dy,
+                )  # fmt: skip
                 memory[3 * SPACING : 5 * SPACING] = ZERO
                 _pull(
-                    A[block], B[b][first:], C[b][first:], before[strip][chunk * size :], carry[strip],
-                    grad_A[strip], grad_B[part][first:], grad_C[part][first:],
-                    N, L, steps, padded, dt, v, dy, grad_dt, grad_v, inner,
+                    A[block], B[b * words[29] + first * stride_B :], stride_B,
+                    C[b * words[31] + first * stride_C :], stride_C, before[strip][chunk * size :],
+                    carry[strip], grad_A[strip], grad_B[part][first:], grad_C[part][first:],
+                    N, steps, padded, dt, v, dy, grad_dt, grad_v, inner,
                 )  # fmt: skip
                 _write_gradients(
                     u[b], delta[b], bias, D, channel, start, channels, steps, positive,

@@ -29,6 +29,13 @@ def rows(address: Any, count: Any, size: Any) -> Any:
 
 
 @compiled
+def slices(address: Any, per_sequence: Any, stride: Any, batch: Any, L: Any, width: Any) -> Any:
+    """Everything from the first to the last element of ``batch L`` rows that lie at these strides."""
+    last = (batch - 1) * per_sequence + (L - 1) * stride + width
+    return carray(float32_pointer(address), (last if batch > 0 else 0,))
+
+
+@compiled
 def scratch(arrays: Any) -> Any:
     """Zeroed memory for ``arrays`` arrays of STEPS + 1 vectors, SPACING apart, on cache lines."""
     buffer = np.zeros(arrays * SPACING + _LINE // 4, np.float32)

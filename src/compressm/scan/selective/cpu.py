@@ -14,6 +14,8 @@ from compressm.scan.selective.layout import (
     groups_of,
     pack,
     pad_channels,
+    pad_rows,
+    rows_of,
     unpack,
 )
 
@@ -48,11 +50,16 @@ class _Operands(NamedTuple):
             delta=pad_channels(delta),
             bias=pad_channels(none if bias is None else bias),
             A=pack(A * LOG2_E),
-            B=B.mT.contiguous(),
-            C=C.mT.contiguous(),
+            B=rows_of(B),
+            C=rows_of(C),
             D=pad_channels(none if D is None else D),
-            z=u.new_empty(0) if z is None else pad_channels(z),
+            z=u.new_empty(0, 0, 0) if z is None else pad_rows(z),
         )
+
+    @property
+    def strides(self) -> list[int]:
+        """Those of the operands that may be slices, from sequence to sequence and from step to step."""
+        return [stride for x in (self.B, self.C, self.z) for stride in x.stride()[:2]]
 
 
 def kept_sizes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[int, int]:
@@ -77,7 +84,8 @@ def scan_forward(
     plain, before = (u.new_empty(size) for size in kept_sizes(u, N, gated=gated, keep=keep))
     sizes = [batch, L, N, blocks_of(d), int(softplus), int(gated), int(keep)]
     tensors = (*given, y, plain, carry, before)
-    run_kernel(_FORWARD, [*sizes, *(x.data_ptr() for x in tensors)], _workers(u, N, batch * blocks_of(d)))
+    words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides]
+    run_kernel(_FORWARD, words, _workers(u, N, batch * blocks_of(d)))
     return y[..., :d].contiguous(), unpack(carry, d), plain, before
 
 
@@ -91,14 +99,16 @@ def scan_backward(
     given = _Operands.of(u, delta, A, B, C, D, z, bias)
     grad_y = torch.zeros_like(given.u) if grad_y is None else pad_channels(grad_y)
     carry = _carry(grad_final, batch, d, N, u)
-    grad_u, grad_delta, grad_z = (torch.empty_like(x) for x in (given.u, given.delta, given.z))
+    grad_u, grad_delta = torch.empty_like(given.u), torch.empty_like(given.delta)
+    grad_z = u.new_empty(0 if z is None else given.u.shape)
     grad_A = torch.zeros_like(carry)
     grad_B, grad_C = u.new_zeros(2, groups, batch, N, chunks_of(L) * STEPS)
     grad_D, grad_bias = u.new_zeros(2, batch, given.D.shape[0])
     sizes = [batch, L, N, blocks_of(d), int(softplus), int(z is not None), groups]
     made = (carry, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias)
     tensors = (*given, plain, before, grad_y, *made)
-    run_kernel(_BACKWARD, [*sizes, *(x.data_ptr() for x in tensors)], _workers(u, N, batch * groups))
+    words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides]
+    run_kernel(_BACKWARD, words, _workers(u, N, batch * groups))
     return (
         grad_u[..., :d].contiguous(),
         grad_delta[..., :d].contiguous(),

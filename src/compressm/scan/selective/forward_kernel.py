@@ -4,9 +4,9 @@ A vector holds one state of LANES neighbouring channels, so any number of states
 cut into chunks whose inputs and outputs stay in the first-level cache. Within a chunk the loop over states is
 outside and the loop over time inside: the running state never leaves its registers.
 
-Layout: u, delta, z, y (batch, L, channels), channels padded to whole vectors; B, C (batch, N, L), time last;
-A, in units of log 2, (blocks, N, LANES); states (batch, blocks, N, LANES); states before chunks (batch,
-blocks, chunks, N, LANES).
+Layout: u, delta, z, y (batch, L, channels), channels padded to whole vectors; B, C (batch, L, N); rows of z,
+B and C may be parts of longer ones, as slices of a projection are. A, in units of log 2, (blocks, N, LANES);
+states (batch, blocks, N, LANES); states before chunks (batch, blocks, chunks, N, LANES).
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, worker
-from compressm.scan.selective.channels import SPACING, read_inputs, row, rows, scratch
+from compressm.scan.selective.channels import SPACING, read_inputs, row, rows, scratch, slices
 from compressm.scan.selective.functions import exp2, flush, sigmoid
 from compressm.scan.selective.layout import LANES, STEPS
 from compressm.scan.selective.vectors import load, spread_item, store
@@ -22,8 +22,8 @@ from compressm.scan.selective.vectors import load, spread_item, store
 
 @compiled
 def _advance(
-    A: Any, B: Any, C: Any, state: Any, before: Any, keep: Any, N: Any, L: Any, steps: Any,
-    dt: Any, v: Any, y: Any,
+    A: Any, B: Any, stride_B: Any, C: Any, stride_C: Any, state: Any, before: Any, keep: Any, N: Any,
+    steps: Any, dt: Any, v: Any, y: Any,
 ) -> None:  # fmt: skip
     """Carry ``state`` over a chunk and add ``C h`` to ``y``; ``B`` and ``C`` start at its first step."""
     for n in range(N):
@@ -31,21 +31,25 @@ def _advance(
         if keep:
             store(before, n * LANES, h)
         for t in range(steps):
-            h = exp2(load(dt, t * LANES) * rate) * h + load(v, t * LANES) * spread_item(B, n * L + t)
-            store(y, t * LANES, load(y, t * LANES) + h * spread_item(C, n * L + t))
+            h = exp2(load(dt, t * LANES) * rate) * h + load(v, t * LANES) * spread_item(B, t * stride_B + n)
+            store(y, t * LANES, load(y, t * LANES) + h * spread_item(C, t * stride_C + n))
         store(state, n * LANES, h)
 
 
 @compiled
 def _write_outputs(
-    out: Any, z: Any, y: Any, plain: Any, start: Any, stride: Any, steps: Any, gated: Any, keep: Any
-) -> None:
-    """Outputs of a chunk, through the gate if there is one; ``plain`` keeps them as they were before."""
+    out: Any, z: Any, stride_z: Any, y: Any, plain: Any, start: Any, stride: Any, steps: Any, gated: Any,
+    keep: Any,
+) -> None:  # fmt: skip
+    """Outputs of a chunk, through the gate if there is one; ``plain`` keeps them as they were before.
+
+    ``z`` begins where the chunk does.
+    """
     for t in range(steps):
         at = start + t * stride
         value = load(out, t * LANES)
         if gated:
-            gate = load(z, at)
+            gate = load(z, t * stride_z)
             if keep:
                 store(plain, at, value)
             value = value * (gate * sigmoid(gate))
@@ -56,16 +60,19 @@ def forward(arguments: Any) -> None:
     """Kernel; what is kept is for the backward pass.
 
     Words: worker, workers, batch, L, N, blocks, softplus, gated, keep; u, delta, bias, A, B, C, D, z; y,
-    outputs before the gate, state (before, then after), states before chunks.
+    outputs before the gate, state (before, then after), states before chunks; strides of B, C and z from
+    sequence to sequence and from step to step.
     """
-    words = carray(arguments, (21,))
+    words = carray(arguments, (27,))
     batch, L, N, blocks = words[2], words[3], words[4], words[5]
     positive, gated, keep = words[6], words[7], words[8]
     channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
     u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, L * channels)
     bias, A, D = row(words[11], channels), rows(words[12], blocks, size), row(words[15], channels)
-    B, C = rows(words[13], batch, N * L), rows(words[14], batch, N * L)
-    z, y = rows(words[16], batch, gated * L * channels), rows(words[17], batch, L * channels)
+    B, stride_B = slices(words[13], words[21], words[22], batch, L, N), words[22]
+    C, stride_C = slices(words[14], words[23], words[24], batch, L, N), words[24]
+    z, stride_z = slices(words[16], words[25], words[26], gated * batch, L, channels), words[26]
+    y = rows(words[17], batch, L * channels)
     plain, state = rows(words[18], batch, gated * keep * L * channels), rows(words[19], batch * blocks, size)
     before = rows(words[20], batch * blocks, keep * chunks * size)
     memory = scratch(3)
@@ -80,7 +87,9 @@ def forward(arguments: Any) -> None:
             for t in range(steps):
                 store(out, t * LANES, load(D, block * LANES) * load(u[b], start + t * channels))
             _advance(
-                A[block], B[b][first:], C[b][first:], state[strip], before[strip][keep * chunk * size :],
-                keep, N, L, steps, dt, v, out,
+                A[block], B[b * words[21] + first * stride_B :], stride_B,
+                C[b * words[23] + first * stride_C :], stride_C, state[strip],
+                before[strip][keep * chunk * size :], keep, N, steps, dt, v, out,
             )  # fmt: skip
-            _write_outputs(out, z[b], y[b], plain[b], start, channels, steps, gated, keep)
+            gate = z[gated * (b * words[25] + first * stride_z + block * LANES) :]
+            _write_outputs(out, gate, stride_z, y[b], plain[b], start, channels, steps, gated, keep)

@@ -37,6 +37,16 @@ def pad_channels(x: Tensor) -> Tensor:
     return torch.nn.functional.pad(x, (0, missing)).contiguous() if missing else x.contiguous()
 
 
+def rows_of(x: Tensor) -> Tensor:
+    """The same (batch, L, width) with its last axis contiguous: a slice of longer rows stays where it is."""
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+def pad_rows(x: Tensor) -> Tensor:
+    """As :func:`pad_channels`, but a slice of longer rows that needs no zeros stays where it is."""
+    return pad_channels(x) if x.shape[2] % LANES else rows_of(x)
+
+
 def pack(x: Tensor) -> Tensor:
     """A contiguous (..., blocks, N, LANES) from (..., d, N): the kernels' order of states."""
     *lead, d, N = x.shape
