@@ -211,7 +211,7 @@ TOY: dict[str, Any] = {
     "arms": {
         "full": {},
         "default": {"size": "compression.rank"},
-        "taught": {"size": "model.state_dim", "distillation": {"states": 6}},
+        "taught": {"size": "model.state_dim", "distillation": {"teacher_states": 6}},
         "tau": {"size": "compression.tolerance", "sizes": [0.9]},
     },
     "budgets": {

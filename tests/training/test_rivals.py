@@ -59,7 +59,7 @@ def test_losses_are_those_of_the_formulas() -> None:
     assert plain.total is plain.task
     assert plain.task.item() == pytest.approx(F.cross_entropy(outputs, batch.targets).item())
 
-    config = replace(SMALL, distillation=DistillationConfig(states=9, temperature=3.0, alpha=0.25))
+    config = replace(SMALL, distillation=DistillationConfig(teacher_states=9, temperature=3.0, alpha=0.25))
     loss = TrainingLoss(config, objective, teacher)(model, outputs, batch, 0)
     # The teacher is in evaluation mode by now.
     soft = (teacher(batch.inputs, batch.lengths).double() / 3).softmax(1)
@@ -71,7 +71,7 @@ def test_losses_are_those_of_the_formulas() -> None:
     with pytest.raises(ValueError, match="no teacher was given"):
         TrainingLoss(config, objective)
 
-    config = replace(SMALL, regularization=RegularizationConfig(weight=0.5, until=0.5))
+    config = replace(SMALL, regularization=RegularizationConfig(hankel_weight=0.5, hankel_until=0.5))
     pressed = TrainingLoss(config, objective)
     term = HankelRegularizer(0.5)(model).item()
     assert term > 0
@@ -80,7 +80,7 @@ def test_losses_are_those_of_the_formulas() -> None:
 
 
 def test_a_teacher_is_trained_once_and_its_time_counts(tmp_path: Path) -> None:
-    config = replace(SMALL, distillation=DistillationConfig(states=9))
+    config = replace(SMALL, distillation=DistillationConfig(teacher_states=9))
     shared = tmp_path / "teacher"
     train(config, RunFolder(tmp_path / "one"), teacher_folder=shared)
     made = (shared / "metrics.jsonl").read_bytes()
@@ -108,8 +108,8 @@ def test_a_teacher_is_trained_once_and_its_time_counts(tmp_path: Path) -> None:
 def test_rivals_resume_as_if_they_had_never_stopped(tmp_path: Path) -> None:
     config = replace(
         SMALL,
-        distillation=DistillationConfig(states=7),
-        regularization=RegularizationConfig(weight=1e-2, until=0.7),
+        distillation=DistillationConfig(teacher_states=7),
+        regularization=RegularizationConfig(hankel_weight=1e-2, hankel_until=0.7),
         compression=CompressionConfig(total=3, reduction="balanced", stop=1.0, cuts=1),
     )
 
@@ -132,7 +132,7 @@ def test_rivals_resume_as_if_they_had_never_stopped(tmp_path: Path) -> None:
 
 
 def test_a_regulariser_presses_the_values_down(tmp_path: Path) -> None:
-    pressed = replace(SMALL, regularization=RegularizationConfig(weight=1.0), steps=20)
+    pressed = replace(SMALL, regularization=RegularizationConfig(hankel_weight=1.0), steps=20)
     values = {}
     for name, config in {"plain": replace(SMALL, steps=20), "pressed": pressed}.items():
         model = train(config, RunFolder(tmp_path / name)).model
@@ -145,14 +145,17 @@ def test_scores_of_others_are_settings() -> None:
         settings = CompressionConfig(total=4, budget_by="score", reduction=name, stop=1.0, cuts=1)
         assert isinstance(settings.make_reducer(0), kind)
     for wrong, words in (
-        ({"states": 0}, "at least 1"),
+        ({"teacher_states": 0}, "at least 1"),
         ({"temperature": 0.0}, "must be positive"),
         ({"alpha": 1.5}, r"\[0, 1\]"),
     ):
         with pytest.raises(ValueError, match=words):
             DistillationConfig(**wrong)  # type: ignore[arg-type]
-    for wrong, words in (({"weight": -1.0}, "positive and finite"), ({"until": 0.0}, "share of training")):
+    for wrong, words in (
+        ({"hankel_weight": -1.0}, "positive and finite"),
+        ({"hankel_until": 0.0}, "share of training"),
+    ):
         with pytest.raises(ValueError, match=words):
             RegularizationConfig(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="asks for real values"):
-        TrainConfig(task="sysid", distillation=DistillationConfig(states=3))
+        TrainConfig(task="sysid", distillation=DistillationConfig(teacher_states=3))

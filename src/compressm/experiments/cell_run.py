@@ -55,7 +55,7 @@ def _teacher(cell: Cell, path: Path, splits: Splits, watch: Callable[[Progress],
 
     The first cell that needs it trains it, and others wait for that.
     """
-    if cell.config.distillation.states is None:
+    if cell.config.distillation.teacher_states is None:
         return None
     settings = teacher_config(cell.config)
     teacher = replace(cell, arm=settings.arm, size=None, config=settings)

@@ -131,7 +131,7 @@ def prepare_teacher(
     Raises:
         ValueError: If the folder holds a run with other settings.
     """
-    if config.distillation.states is None:
+    if config.distillation.teacher_states is None:
         return None
     return find_teacher(
         config,

@@ -36,27 +36,27 @@ class TrainingLoss:
 
     def __init__(self, config: TrainConfig, objective: Objective, teacher: nn.Module | None = None) -> None:
         wanted, pressed = config.distillation, config.regularization
-        if wanted.states is not None and teacher is None:
+        if wanted.teacher_states is not None and teacher is None:
             raise ValueError(
-                f"distillation.states is {wanted.states}, but no teacher was given: train() makes one"
+                f"distillation.teacher_states is {wanted.teacher_states}, but no teacher was given: train() makes one"
             )
         self._objective = objective
         self._distillation = (
             None
-            if wanted.states is None or teacher is None
+            if wanted.teacher_states is None or teacher is None
             else DistillationLoss(teacher, wanted.temperature, wanted.alpha)
         )
         self._regularizer = (
             None
-            if pressed.weight is None
+            if pressed.hankel_weight is None
             else HankelRegularizer(
-                pressed.weight,
-                normalization=pressed.normalization,
-                realization=pressed.realization,
-                naive=pressed.naive,
+                pressed.hankel_weight,
+                normalization=pressed.hankel_normalization,
+                realization=pressed.hankel_realization,
+                naive=pressed.hankel_naive,
             )
         )
-        self._last = round(pressed.until * config.steps)
+        self._last = round(pressed.hankel_until * config.steps)
 
     def __call__(self, model: Model, outputs: Tensor, batch: Batch, step: int) -> Loss:
         """The loss of a batch.

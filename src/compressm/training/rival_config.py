@@ -1,4 +1,7 @@
-"""Settings of what training is compared with: a teacher's answers, and a pressure on the Hankel norms."""
+"""Settings of what training is compared with: a teacher's answers, and a pressure on the Hankel norms.
+
+Names are also flags of the command line, which leaves out the groups: each is one of its own.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +13,7 @@ from compressm.data import Task
 class DistillationConfig:
     """Learn from a full-size model that was trained before, with the same seed and the same settings."""
 
-    states: int | None = None
+    teacher_states: int | None = None
     """States of every layer of the teacher; no teacher if not given."""
     temperature: float = 2.0
     """Temperature T of both models' answers."""
@@ -18,8 +21,10 @@ class DistillationConfig:
     """Weight of the teacher's answers, beside 1 - alpha for the labels."""
 
     def __post_init__(self) -> None:
-        if self.states is not None and self.states < 1:
-            raise ValueError(f"distillation.states is {self.states}; a teacher has at least 1")
+        if self.teacher_states is not None and self.teacher_states < 1:
+            raise ValueError(
+                f"distillation.teacher_states is {self.teacher_states}; a teacher has at least 1"
+            )
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"distillation.temperature is {self.temperature}; it must be positive")
         if not 0 <= self.alpha <= 1:
@@ -31,9 +36,9 @@ class DistillationConfig:
         Raises:
             ValueError: Naming the task.
         """
-        if self.states is not None and task.kind == "regression":
+        if self.teacher_states is not None and task.kind == "regression":
             raise ValueError(
-                f"distillation.states is {self.states}, but task {task.name!r} asks for real values; "
+                f"distillation.teacher_states is {self.teacher_states}, but task {task.name!r} asks for real values; "
                 "a teacher's answers are compared as classes"
             )
 
@@ -42,19 +47,23 @@ class DistillationConfig:
 class RegularizationConfig:
     """Press the Hankel singular values down in training, for a cut at the end (compression.stop = 1)."""
 
-    weight: float | None = None
+    hankel_weight: float | None = None
     """Factor of the layers' Hankel nuclear norms in the loss; none if not given."""
-    normalization: Literal["sum", "mean", "relative"] = "sum"
+    hankel_normalization: Literal["sum", "mean", "relative"] = "sum"
     """Of a layer's values: their sum, their mean, or the sum over the root of the sum of squares."""
-    realization: Literal["real", "complex"] = "real"
+    hankel_realization: Literal["real", "complex"] = "real"
     """Form whose values are pressed."""
-    naive: bool = False
+    hankel_naive: bool = False
     """By autograd through the eigenvalues of P Q, as it was published, for comparisons of cost."""
-    until: float = 1.0
+    hankel_until: float = 1.0
     """Share of training after which the term is left out."""
 
     def __post_init__(self) -> None:
-        if self.weight is not None and not 0 < self.weight < float("inf"):
-            raise ValueError(f"regularization.weight is {self.weight}; it must be positive and finite")
-        if not 0 < self.until <= 1:
-            raise ValueError(f"regularization.until is {self.until}; it is a share of training, in (0, 1]")
+        if self.hankel_weight is not None and not 0 < self.hankel_weight < float("inf"):
+            raise ValueError(
+                f"regularization.hankel_weight is {self.hankel_weight}; it must be positive and finite"
+            )
+        if not 0 < self.hankel_until <= 1:
+            raise ValueError(
+                f"regularization.hankel_until is {self.hankel_until}; it is a share of training, in (0, 1]"
+            )

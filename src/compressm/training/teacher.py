@@ -36,9 +36,9 @@ def teacher_config(config: TrainConfig) -> TrainConfig:
     Raises:
         ValueError: If the run has no teacher.
     """
-    states = config.distillation.states
+    states = config.distillation.teacher_states
     if states is None:
-        raise ValueError("teacher_config: distillation.states is not set, so there is no teacher")
+        raise ValueError("teacher_config: distillation.teacher_states is not set, so there is no teacher")
     return replace(
         config,
         arm=TEACHER,
