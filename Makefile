@@ -14,8 +14,8 @@ demo: $(VENV)/.installed
 test: lint types check
 
 lint: $(VENV)/.installed-test
-	$(BIN)/ruff check src tests benchmarks experiments tools
-	$(BIN)/ruff format --check src tests benchmarks experiments tools
+	$(BIN)/ruff check src tests benchmarks experiments tools docs
+	$(BIN)/ruff format --check src tests benchmarks experiments tools docs
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy

@@ -38,7 +38,8 @@ class TrainingLoss:
         wanted, pressed = config.distillation, config.regularization
         if wanted.teacher_states is not None and teacher is None:
             raise ValueError(
-                f"distillation.teacher_states is {wanted.teacher_states}, but no teacher was given: train() makes one"
+                f"distillation.teacher_states is {wanted.teacher_states}, but no teacher was given: "
+                "train() makes one"
             )
         self._objective = objective
         self._distillation = (

@@ -38,8 +38,8 @@ class DistillationConfig:
         """
         if self.teacher_states is not None and task.kind == "regression":
             raise ValueError(
-                f"distillation.teacher_states is {self.teacher_states}, but task {task.name!r} asks for real values; "
-                "a teacher's answers are compared as classes"
+                f"distillation.teacher_states is {self.teacher_states}, but task {task.name!r} asks for real "
+                "values; a teacher's answers are compared as classes"
             )
 
 
