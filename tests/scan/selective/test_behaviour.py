@@ -61,6 +61,19 @@ def test_the_same_bits_every_time_on_any_number_of_threads(oracle: SimpleNamespa
             assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.parametrize("d", [64, 37])
+def test_slices_of_projections_are_read_where_they_lie(oracle: SimpleNamespace, d: int) -> None:
+    given = oracle.operands(3, 45, d, 5, torch.float32)
+    wanted = oracle.gradients(selective_scan, given, form="scan")
+    around = {name: torch.full((3, 45, given[name].shape[2] + 9), torch.nan) for name in ("B", "C", "z")}
+    for name, whole in around.items():
+        part = whole[..., 4:-5]
+        given[name] = part.copy_(given[name].detach()).requires_grad_()
+        assert not part.is_contiguous()
+    for name, value in oracle.gradients(selective_scan, given, form="scan").items():
+        assert torch.equal(value, wanted[name]), name
+
+
 @pytest.mark.parametrize("rate", [1e-4, 1.0, 1e3], ids=["weak", "middling", "strong"])
 def test_long_sequences_keep_their_digits(oracle: SimpleNamespace, rate: float) -> None:
     """4,096 steps against the reference in float64, with decays per step from 1 - 1e-5 to nothing."""
