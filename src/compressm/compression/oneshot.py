@@ -1,25 +1,20 @@
 """Compress a trained model, once."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import chain
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressm.adapters import CompressibleLayer, find_layers
+from compressm.compression.calibration import Batch, Loss, available, replay
 from compressm.compression.cutting import balance_layers, plan_cut
 from compressm.compression.ranks import RankRule
 from compressm.compression.record import Cut
-from compressm.compression.reducers import Needs, Reducer, find_reducers
+from compressm.compression.reducers import Reducer, find_reducers
 from compressm.compression.signals import SignalRecorder
 from compressm.compression.target import TargetMetric
 from compressm.lti import Realization
-
-Batch = Mapping[str, Any] | Sequence[Any] | Tensor
-Loss = Callable[[Any, Any], Tensor]
 
 
 def compress(
@@ -70,8 +65,8 @@ def compress_with_record(
     """Reduce ``model`` in place as :func:`compress` does, and return the record of the cut."""
     began = time.perf_counter()
     layers = find_layers(model)
-    available, calibration = _available(calibration, loss)
-    reducers = find_reducers(reduction, realization, layers, available)
+    known, calibration = available(calibration, loss)
+    reducers = find_reducers(reduction, realization, layers, known)
     sizes = {layer.name: layer.state_dim for layer in layers}
     rank.check(sizes)
     recorder = _record(model, layers, reducers, calibration, loss)
@@ -89,23 +84,6 @@ def compress_with_record(
     plan = rank.search(plan_for) if isinstance(rank, TargetMetric) else plan_for(rank)
     plan.apply()
     return Cut(step=0, attempt=1, attempts=1, seconds=time.perf_counter() - began, layers=plan.layers)
-
-
-def _available(
-    calibration: Iterable[Batch] | None, loss: Loss | None
-) -> tuple[Needs, Iterable[Batch] | None]:
-    """What calibration can tell, seen from its first batch, and the calibration with that batch in place."""
-    if calibration is None:
-        return "nothing", None
-    batches = iter(calibration)
-    first = next(batches, None)
-    if first is None:
-        raise ValueError("compress: calibration holds no batches")
-    if isinstance(first, Mapping):
-        with_loss = loss is not None or "labels" in first
-    else:
-        with_loss = loss is not None and not isinstance(first, Tensor) and len(first) > 1
-    return "gradients" if with_loss else "inputs", chain((first,), batches)
 
 
 def _record(
@@ -126,45 +104,5 @@ def _record(
     recorder = SignalRecorder(layers, needs, batches=None, sequences=None, only_in_training=False)
     if hungry is None or calibration is None:
         return recorder
-    recorder.switch(on=True)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        for batch in calibration:
-            _pass(model, batch, loss, gradients="gradients" in needs)
-    finally:
-        recorder.leave()
-        for module, mode in modes:
-            module.training = mode
+    replay(model, recorder, calibration, loss, gradients="gradients" in needs)
     return recorder
-
-
-def _pass(model: nn.Module, batch: Batch, loss: Loss | None, *, gradients: bool) -> None:
-    """One batch forward, and backward if gradients of the layers' outputs are needed."""
-    keywords: dict[str, Any] = {}
-    arguments: tuple[Any, ...] = ()
-    targets = None
-    if isinstance(batch, Mapping):
-        keywords = dict(batch)
-    elif isinstance(batch, Tensor):
-        arguments = (batch,)
-    else:
-        inputs, targets = batch[0], batch[1] if len(batch) > 1 else None
-        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-    if not gradients:
-        with torch.no_grad():
-            model(*arguments, **keywords)
-        return
-    with torch.enable_grad():
-        output = model(*arguments, **keywords)
-        if loss is not None and targets is not None:
-            value = loss(output, targets)
-        elif isinstance(getattr(output, "loss", None), Tensor):
-            value = output.loss
-        else:
-            raise ValueError(
-                "compress: this reduction needs gradients: give pairs (inputs, targets) with "
-                "loss=loss(output, targets), or dicts for which model(**batch).loss is one"
-            )
-        # backward() would add to the parameters' gradients, which are the user's.
-        torch.autograd.grad(value, [p for p in model.parameters() if p.requires_grad], allow_unused=True)

@@ -11,7 +11,7 @@ measured on a character language model, 8 of 32 states are worse than 1 or 2. So
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from compressm.adapters import CompressibleLayer, MambaAdapter, find_layers
 from compressm.adapters.parameters import double
 from compressm.adapters.selective_signals import operands
+from compressm.compression.calibration import Batch, replay
 from compressm.compression.signals import SignalRecorder
 from compressm.layers import StateSpaceLayer
 from compressm.lti import Balancing, balance_channels, energy_rank
-
-Batch = Mapping[str, Any] | Sequence[Any] | Tensor
 
 
 class ChannelwiseMamba(nn.Module):
@@ -154,16 +153,8 @@ def _recorded(
     recorder = SignalRecorder(
         layers, ["inputs"] * len(layers), batches=None, sequences=None, only_in_training=False
     )
-    recorder.switch(on=True)
-    count = 0
-    with torch.no_grad():
-        for batch in calibration:
-            count += 1
-            if isinstance(batch, Mapping):
-                model(**batch)
-            else:
-                model(batch if isinstance(batch, Tensor) else batch[0])
-    recorder.leave()
-    if not count:
+    batches = list(calibration)
+    if not batches:
         raise ValueError("channelwise: calibration holds no batches")
+    replay(model, recorder, batches)
     return [recorder.signals(found.name).inputs for found in layers]

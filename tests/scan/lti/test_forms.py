@@ -10,7 +10,8 @@ from compressm.scan.lti import cpu, pieces, portable
 from compressm.scan.runtime import gemm_addresses
 
 FORMS = ("reference", "convolution", "scan")
-TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
+# A gradient that is a single number may be a small sum of large terms: more than the usual 1e-6 for that.
+TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-13}
 SHAPES = {  # batch, L, H, P, N
     "odd": (3, 37, 5, 4, 7),
     "one step": (2, 1, 3, 2, 4),
