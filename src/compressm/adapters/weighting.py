@@ -157,14 +157,16 @@ def _moment(
 
 def _root(moment: Tensor) -> Tensor:
     """A square root of a positive semidefinite matrix."""
-    scale = moment.diagonal().real.clamp(min=0.0).sqrt()
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    size = moment.diagonal().real.clamp(min=0.0).sqrt()
+    scale = torch.where(size > 0, size, torch.ones_like(size))
+    correlations = moment / scale[:, None] / scale
+    # Rounding may have made a singular one slightly indefinite; by as little it is lifted.
+    correlations.diagonal().add_(len(moment) * torch.finfo(torch.float64).eps)
     root: Tensor
-    root, failed = torch.linalg.cholesky_ex(moment / scale[:, None] / scale)
+    root, failed = torch.linalg.cholesky_ex(correlations)
     if not int(failed):
-        root = scale[:, None] * root
+        root = size[:, None] * root  # a silent state stays silent
         return root
-    # Numerically singular; rounding may have made it slightly indefinite.
     values, vectors = torch.linalg.eigh(moment)
     root = vectors * values.clamp(min=0).sqrt()
     return root
