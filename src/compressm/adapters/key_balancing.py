@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from compressm.adapters.matrix_state import relative
+from compressm.lti.reduction import UnmeasuredReduction
 from compressm.lti.search import Request
 
 _EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, eq=False)
-class KeyReduction:
+class KeyReduction(UnmeasuredReduction):
     """New keys and queries of each head.
 
     Attributes:
@@ -37,21 +38,6 @@ class KeyReduction:
     def order(self) -> int:
         """Key channels of a head that are left."""
         return self.keys.shape[1]
-
-    @property
-    def kept(self) -> int:
-        """The same."""
-        return self.order
-
-    @property
-    def error(self) -> None:
-        """Not known: the layer multiplies what it makes of its inputs."""
-        return None
-
-    @property
-    def error_bound(self) -> None:
-        """None holds."""
-        return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressm.lti.reduction import UnmeasuredReduction
 from compressm.lti.search import Request
 
 
 @dataclass(frozen=True, eq=False)
-class SelectionReduction:
+class SelectionReduction(UnmeasuredReduction):
     """The states that stay.
 
     Attributes:
@@ -33,21 +34,6 @@ class SelectionReduction:
     def order(self) -> int:
         """States of a group that are left."""
         return self.indices.shape[1]
-
-    @property
-    def kept(self) -> int:
-        """The same: every state has one score."""
-        return self.order
-
-    @property
-    def error(self) -> None:
-        """Not known: the layer is no linear system whose difference has a norm."""
-        return None
-
-    @property
-    def error_bound(self) -> None:
-        """None holds."""
-        return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -17,6 +18,30 @@ LimitedBy = Literal["rank", "conditioning", "stability"]
 
 class ReductionWarning(UserWarning):
     """A reduction kept fewer states than it was asked for."""
+
+
+class UnmeasuredReduction(ABC):
+    """A reduction of a layer that varies with its inputs: there is no error system whose norm is known."""
+
+    @property
+    @abstractmethod
+    def order(self) -> int:
+        """States that are left."""
+
+    @property
+    def kept(self) -> int:
+        """The same: every state has one value that ranks it."""
+        return self.order
+
+    @property
+    def error(self) -> None:
+        """Not known."""
+        return None
+
+    @property
+    def error_bound(self) -> None:
+        """None holds."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)

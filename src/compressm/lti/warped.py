@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressm.lti.reduction import UnmeasuredReduction
 from compressm.lti.search import Request
 
 _NEGLIGIBLE = 1e-12  # of the largest energy: an amplitude below the resolution of float32
@@ -22,7 +23,7 @@ _TOGETHER = 1 << 22  # entries of the channels' Cauchy matrices that are summed 
 
 
 @dataclass(frozen=True, eq=False)
-class WarpedReduction:
+class WarpedReduction(UnmeasuredReduction):
     """An orthonormal basis for the states that stay.
 
     Attributes:
@@ -35,21 +36,6 @@ class WarpedReduction:
     def order(self) -> int:
         """States that are left."""
         return self.basis.shape[0]
-
-    @property
-    def kept(self) -> int:
-        """The same."""
-        return self.order
-
-    @property
-    def error(self) -> None:
-        """Not computed: the layer varies with time."""
-        return None
-
-    @property
-    def error_bound(self) -> None:
-        """None holds: off-diagonal rates are dropped."""
-        return None
 
     @property
     def note(self) -> str:
