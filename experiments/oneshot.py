@@ -199,7 +199,7 @@ def draw(results: list[dict[str, Any]], sizes: list[int]) -> Figure:
     axes.set_xlabel("states kept")
     axes.set_ylabel(f"test {name}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
