@@ -9,7 +9,7 @@ from compressm.adapters import find_layers
 from compressm.lti import Realization
 from compressm.lti.realization import check_realization
 from compressm.rivals.hankel_values import differentiable_hankel_values, naive_hankel_values
-from compressm.rivals.layer_systems import layer_systems
+from compressm.rivals.layer_systems import SystemTensors, layer_systems
 
 Normalization = Literal["sum", "mean", "relative"]
 
@@ -22,7 +22,8 @@ class HankelRegularizer:
     :func:`~compressm.rivals.hankel_truncation`.  The idea is that of work on Hankel
     regularisation (NeurIPS 2025), which CompreSSM (arXiv 2510.02823) compares itself with; the gradient here
     is in closed form, see :func:`~compressm.rivals.differentiable_hankel_values`.  It is computed in float64
-    on the CPU and costs one singular value decomposition for each layer (for each channel of an S4D).
+    on the CPU and costs one eigenvalue decomposition for each layer (for each channel of an S4D);
+    ``benchmarks/hankel_step.py`` measures it beside a training step.
 
     Args:
         weight: Factor of the term.
@@ -34,12 +35,15 @@ class HankelRegularizer:
             that ends where the cuts begin.
         naive: Compute it by autograd through the eigenvalues of ``P Q``, as it was published; for comparisons
             of cost alone.
+        every: Regularise at the first of so many calls, with so many times the weight, and return zero, which
+            is free, at the others: on average the same gradient, of a term that changes slowly.
 
     Attributes:
         steps_done: Calls so far.
 
     Raises:
-        ValueError: If the weight is negative or not finite, ``until`` negative, or a name unknown.
+        ValueError: If the weight is negative or not finite, ``until`` negative, ``every`` below 1, or a name
+            unknown.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class HankelRegularizer:
         realization: Realization = "real",
         until: int | None = None,
         naive: bool = False,
+        every: int = 1,
     ) -> None:
         if not 0 <= weight < float("inf"):
             raise ValueError(f"HankelRegularizer: weight is {weight}; it must be finite and not negative")
@@ -61,7 +66,9 @@ class HankelRegularizer:
         check_realization(realization)
         if until is not None and until < 0:
             raise ValueError(f"HankelRegularizer: until is {until}; it must be at least 0, or None")
-        self.weight, self.normalization, self.until = weight, normalization, until
+        if every < 1:
+            raise ValueError(f"HankelRegularizer: every is {every}; it must be at least 1")
+        self.weight, self.normalization, self.until, self.every = weight, normalization, until, every
         self.realization: Realization = realization
         self.naive = naive
         self.steps_done = 0
@@ -81,7 +88,8 @@ class HankelRegularizer:
                 not finite.
         """
         layers = find_layers(model)
-        active, self.steps_done = self.active, self.steps_done + 1
+        active = self.active and self.steps_done % self.every == 0
+        self.steps_done += 1
         terms = []
         for layer in layers if active else ():
             try:
@@ -92,7 +100,7 @@ class HankelRegularizer:
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         if not terms:
             return torch.zeros((), dtype=dtype, device=parameter.device)
-        return (self.weight * torch.stack(terms).sum()).to(parameter.device, dtype)
+        return (self.every * self.weight * torch.stack(terms).sum()).to(parameter.device, dtype)
 
     def layer_term(self, layer: nn.Module) -> Tensor:
         """The normalised nuclear norm of one layer, without the weight: float64 ``()``, on the CPU.
@@ -101,12 +109,16 @@ class HankelRegularizer:
             TypeError: If the layer has no differentiable systems.
             ValueError: If it is unstable or not finite.
         """
-        compute = naive_hankel_values if self.naive else differentiable_hankel_values
-        spectra = [compute(*system, self.realization) for system in layer_systems(layer)]
+        spectra = [self._values(system) for system in layer_systems(layer)]
         if self.normalization == "relative":
             return torch.stack([_relative(values) for values in spectra]).sum()
         values = torch.cat(spectra)
         return values.mean() if self.normalization == "mean" else values.sum()
+
+    def _values(self, system: SystemTensors) -> Tensor:
+        if self.naive:
+            return naive_hankel_values(*system, self.realization)
+        return differentiable_hankel_values(*system, self.realization, exact=False)
 
     def state_dict(self) -> dict[str, Any]:
         """What a restart needs."""

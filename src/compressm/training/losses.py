@@ -55,6 +55,7 @@ class TrainingLoss:
                 normalization=pressed.hankel_normalization,
                 realization=pressed.hankel_realization,
                 naive=pressed.hankel_naive,
+                every=pressed.hankel_every,
             )
         )
         self._last = round(pressed.hankel_until * config.steps)
@@ -73,5 +74,7 @@ class TrainingLoss:
         if self._distillation is not None:
             total = self._distillation(outputs, batch.targets, *self._objective.arguments(batch))
         if self._regularizer is not None and step < self._last:
+            # By the run's own count, which a restart and the guard put back.
+            self._regularizer.steps_done = step
             total = total + self._regularizer(model)
         return Loss(total, task)
