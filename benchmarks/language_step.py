@@ -1,13 +1,14 @@
 """A training step of small language models at falling state sizes: what a cut is worth in time.
 
-python benchmarks/language_step.py [--rounds 7] [--threads 1] [--json FILE] [--figure FILE]
+python benchmarks/language_step.py [--rounds 7] [--threads 1] [--device cuda] [--json FILE] [--figure FILE]
 
 benchmarks/results/language-step.json and language-step.png were made, on two cores, with
 python benchmarks/language_step.py --threads 2 --json benchmarks/results/language-step.json \\
     --figure benchmarks/results/language-step.png
 
-Two layers, 64 channels, 16 sequences of 128 tokens; forward, cross entropy, backward, AdamW. Sizes of a layer
-take turns round by round, so that their ratio holds on a machine whose speed drifts.
+Two layers, 64 channels, 16 sequences of 128 tokens, unless told otherwise (a GPU waits for its launches at
+this size: try --layers 4 --dim 512 --length 1024 there); forward, cross entropy, backward, AdamW. Sizes of a
+layer take turns round by round, so that their ratio holds on a machine whose speed drifts.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 
 from compressm.models import LanguageModel
 
-VOCABULARY, DIM, LAYERS, BATCH, LENGTH = 67, 64, 2, 16, 128
+VOCABULARY = 67
 SIZES = {
     "mamba": (128, 64, 32, 16, 12, 8, 4),
     "mamba2": (128, 64, 32, 16),
@@ -39,33 +40,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    for name, default in (("layers", 2), ("dim", 64), ("batch", 16), ("length", 128)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--mixers", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    medians = {mixer: measure(mixer, given.rounds) for mixer in given.mixers}
-    print(f"{given.threads} threads, median of {given.rounds} rounds\n")
+    medians = {mixer: measure(mixer, given) for mixer in given.mixers}
+    where = torch.cuda.get_device_name() if given.device == "cuda" else f"{given.threads} threads"
+    print(f"{where}, median of {given.rounds} rounds\n")
     print("| layer | states | step, ms | times faster |\n|---|---:|---:|---:|")
     for mixer, seconds in medians.items():
         largest = seconds[SIZES[mixer][0]]
         for size, median in seconds.items():
             print(f"| {mixer} | {size} | {1e3 * median:.1f} | {largest / median:.2f} |")
     if given.json is not None:
-        found = {"threads": given.threads, "rounds": given.rounds, "torch": torch.__version__}
-        shape = {"layers": LAYERS, "model_dim": DIM, "batch": BATCH, "L": LENGTH}
+        found = {
+            "threads": given.threads,
+            "rounds": given.rounds,
+            "torch": torch.__version__,
+            "device": where,
+        }
+        shape = {"layers": given.layers, "model_dim": given.dim, "batch": given.batch, "L": given.length}
         given.json.write_text(json.dumps({**found, **shape, "seconds": medians}, indent=1) + "\n")
     if given.figure is not None:
         draw(medians).savefig(given.figure, dpi=150, bbox_inches="tight")
 
 
-def measure(mixer: str, rounds: int) -> dict[int, float]:
+def measure(mixer: str, given: argparse.Namespace) -> dict[int, float]:
     """Median seconds of a step at each size."""
-    steps = {size: make_step(mixer, size) for size in SIZES[mixer]}
+    steps = {size: make_step(mixer, size, given) for size in SIZES[mixer]}
     for step in steps.values():
         step()
     seconds: dict[int, list[float]] = {size: [] for size in steps}
-    for _ in range(rounds):
+    for _ in range(given.rounds):
         for size, step in steps.items():
             began = time.perf_counter()
             step()
@@ -73,18 +83,22 @@ def measure(mixer: str, rounds: int) -> dict[int, float]:
     return {size: statistics.median(taken) for size, taken in seconds.items()}
 
 
-def make_step(mixer: str, size: int) -> Callable[[], None]:
-    """A training step, ready to run."""
+def make_step(mixer: str, size: int, given: argparse.Namespace) -> Callable[[], None]:
+    """A training step, ready to run, that ends when the device has done it."""
     torch.manual_seed(0)
-    model = LanguageModel(VOCABULARY, num_layers=LAYERS, model_dim=DIM, state_dim=size, mixer=mixer)
+    model = LanguageModel(
+        VOCABULARY, num_layers=given.layers, model_dim=given.dim, state_dim=size, mixer=mixer
+    ).to(given.device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    tokens = torch.randint(VOCABULARY, (BATCH, LENGTH + 1))
+    tokens = torch.randint(VOCABULARY, (given.batch, given.length + 1), device=given.device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         logits = model(tokens[:, :-1])
         F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        if given.device == "cuda":
+            torch.cuda.synchronize()
 
     return step
 

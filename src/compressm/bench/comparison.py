@@ -11,6 +11,7 @@ from compressm.bench.contenders import contenders_of
 from compressm.bench.memory import encode, peak_memory
 from compressm.bench.timing import Step, interleave, median_ratio
 from compressm.bench.work import products_alone, work
+from compressm.training.device import matrix_precision
 
 FLOOR = "matrix products alone"
 
@@ -164,4 +165,5 @@ def _time(
     steps: dict[str, Step] = {one.name: one.step(case) for one in present}
     if work(case).products:
         steps[FLOOR] = products_alone(work(case), settings.device)
-    return interleave(steps, method.rounds, device=settings.device, clock=method.clock, tick=tick)
+    with matrix_precision("tf32" if settings.tf32 else "float32"):
+        return interleave(steps, method.rounds, device=settings.device, clock=method.clock, tick=tick)

@@ -25,6 +25,7 @@ class Settings:
     Attributes:
         threads: PyTorch's threads on the CPU.
         device: ``cpu`` or ``cuda``.
+        tf32: Matrix products in TF32 for everybody, the floor too, and JAX; in full float32 otherwise.
         bf16: Also ours under ``torch.autocast`` with bfloat16.
         compile: Also ours with ``torch.compile`` on every block.
         peers: Also the peers.
@@ -32,6 +33,7 @@ class Settings:
 
     threads: int
     device: str = "cpu"
+    tf32: bool = False
     bf16: bool = False
     compile: bool = False
     peers: bool = True
@@ -66,6 +68,10 @@ class Contender(ABC, Generic[CaseT]):
     @abstractmethod
     def step(self, case: CaseT) -> Step:
         """Allocate the operands of a case; returns a training step on them."""
+
+    def device_peak(self) -> int:
+        """Bytes taken on a GPU at the peak."""
+        return torch.cuda.max_memory_allocated()
 
     @abstractmethod
     def outputs(self, case: CaseT) -> Arrays:

@@ -36,14 +36,14 @@ class JaxClassifier(Contender[ClassifierCase]):
 
     def load(self, case: ClassifierCase) -> None:
         """Compile the training step for the case's shapes; no array is made."""
-        load_jax(self.settings.threads)
+        load_jax(self.settings.threads, self.settings.device)
         began = time.perf_counter()
         self._executables[case] = self._compile(case)
         self.compile_seconds = time.perf_counter() - began
 
     def step(self, case: ClassifierCase) -> Step:
         """A training step on donated buffers."""
-        jax = load_jax(self.settings.threads)
+        jax = load_jax(self.settings.threads, self.settings.device)
         if case not in self._executables:
             self.load(case)
         compiled = self._executables[case]
@@ -56,21 +56,27 @@ class JaxClassifier(Contender[ClassifierCase]):
 
         return run
 
+    def device_peak(self) -> int:
+        """By JAX's own account."""
+        jax = load_jax(self.settings.threads, self.settings.device)
+        return int(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"])
+
     def outputs(self, case: ClassifierCase) -> Arrays:
         """Logits and the gradient of every parameter."""
-        jax = load_jax(self.settings.threads)
+        jax = load_jax(self.settings.threads, self.settings.device)
         state, (inputs, targets) = _initial_state(case), _batch(case)
 
         def loss_and_logits(parameters: Tree) -> Any:
             logits, _ = _forward(jax, parameters, state["norms"], inputs, case.layers)
             return _cross_entropy(jax, logits, targets), logits
 
-        gradients, logits = jax.jit(jax.grad(loss_and_logits, has_aux=True))(state["parameters"])
+        with jax.default_matmul_precision("highest"):
+            gradients, logits = jax.jit(jax.grad(loss_and_logits, has_aux=True))(state["parameters"])
         found = {"logits": logits, **gradients}
         return {name: np.asarray(array, dtype=np.float64) for name, array in found.items()}
 
     def _compile(self, case: ClassifierCase) -> Any:
-        jax = load_jax(self.settings.threads)
+        jax = load_jax(self.settings.threads, self.settings.device)
 
         def train(state: Tree, inputs: Any, targets: Any) -> Tree:
             return _train(jax, case.layers, state, inputs, targets)
@@ -79,7 +85,9 @@ class JaxClassifier(Contender[ClassifierCase]):
             lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype),
             (_initial_state(case), *_batch(case)),
         )
-        return jax.jit(train, donate_argnums=0).lower(*shapes).compile()
+        # On a GPU JAX would take TF32 by itself.
+        with jax.default_matmul_precision("tensorfloat32" if self.settings.tf32 else "highest"):
+            return jax.jit(train, donate_argnums=0).lower(*shapes).compile()
 
 
 def _initial_state(case: ClassifierCase) -> Tree:

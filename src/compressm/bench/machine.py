@@ -29,7 +29,7 @@ def describe_machine(settings: Settings) -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": versions,
-        "dtype": "float32",
+        "dtype": "float32, matrix products in TF32" if settings.tf32 else "float32",
     }
 
 

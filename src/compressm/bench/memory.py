@@ -82,7 +82,8 @@ def measure(case: Case, contender: str, settings: Settings) -> int:
     step = chosen.step(case)
     for _ in range(STEPS):
         step()
-    return max(0, _peak(settings.device) - before)
+    peak = chosen.device_peak() if settings.device == "cuda" else _peak(settings.device)
+    return max(0, peak - before)
 
 
 def _start_peak(device: str) -> int:

@@ -21,6 +21,7 @@ def bench(
     threads: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     dropout: float = 0.0,
+    tf32: bool = False,
     bf16: bool = False,
     compile: bool = False,  # noqa: A002 - the option's name
     memory: bool = True,
@@ -40,12 +41,14 @@ def bench(
     Args:
         out: Folder for bench.json and the figures.
         cases: Names of cases: smnist, smnist-28, medium, scifar, scifar-93, selective, selective-16,
-            selective-12, mamba, ssd, s4d; all if not given.
+            selective-12, mamba, ssd, s4d; all if not given. And scifar-50, scifar-50-93 (the paper's
+            batch), too large for most processors.
         peers: Also other implementations, where they are installed.
         rounds: Measurements of each alternative.
         threads: PyTorch's threads; as many as it takes by itself, if not given. JAX's pool gets as many.
         device: Where to compute.
         dropout: Dropout of the classifiers; above 0 without peers.
+        tf32: Matrix products of everybody in TF32, on a GPU.
         bf16: Also ours under autocast with bfloat16.
         compile: Also ours with torch.compile on every block.
         memory: Measure peak memory, each in a process of its own.
@@ -65,6 +68,7 @@ def bench(
         settings=Settings(
             threads=torch.get_num_threads() if threads is None else threads,
             device=device,
+            tf32=tf32,
             bf16=bf16,
             compile=compile,
             peers=peers,

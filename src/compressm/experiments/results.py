@@ -13,6 +13,7 @@ import torch
 from compressm._version import __version__
 from compressm.experiments.cells import Cell
 from compressm.report import Cut, Measurement, Run
+from compressm.training.device import pick_device
 
 Record = dict[str, Any]
 
@@ -96,7 +97,7 @@ def done_record(cell: Cell, run: Run, threads: int) -> Record:
         "config": settings,
         "version": __version__,
         "torch": torch.__version__,
-        "machine": machine(),
+        "machine": machine(cell.config.device),
         "threads": threads,
         "validation": _score(run.validation[-1]),
         "test": _score(run.test),
@@ -110,19 +111,21 @@ def failed_record(cell: Cell, error: str, trace: str = "") -> Record:
     return {**_head(cell, "failed"), "version": __version__, "error": error, "traceback": trace}
 
 
-def machine() -> dict[str, Any]:
-    """The machine in words: what times depend on."""
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """The machine in words: what times depend on, with the GPU of a run that used one."""
     processor = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
         models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         processor = models[0] if models else processor
+    where = pick_device(device)
     return {
         "processor": processor or platform.machine(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
+        **({"gpu": torch.cuda.get_device_name(where)} if where.type == "cuda" else {}),
     }
 
 

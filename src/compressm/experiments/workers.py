@@ -27,11 +27,11 @@ Event = tuple[int, str, Any]
 class _Worker:
     """A process that runs one job after another, seen from the parent."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, number: int) -> None:
         # Spawned, not forked: a forked child inherits thread pools whose threads do not exist there.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, threads, number), daemon=True)
         self.process.start()
         theirs.close()
         self.job: int | None = None
@@ -60,7 +60,7 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, threads: int) -> Iterator[E
     try:
         while waiting or workers:
             while waiting and len(workers) < processes:
-                worker = _Worker(threads)
+                worker = _Worker(threads, len(workers))
                 workers[worker.connection] = worker
                 yield _next(worker, waiting)
             for connection in wait(list(workers)):
@@ -101,11 +101,13 @@ def _handle(
         del workers[worker.connection]
 
 
-def _serve(connection: Connection, threads: int) -> None:
+def _serve(connection: Connection, threads: int, number: int) -> None:
     """The life of a worker: a job comes, progress and a result go, until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    if torch.cuda.is_available():  # several GPUs are shared out among the workers
+        torch.cuda.set_device(number % torch.cuda.device_count())
     while (job := connection.recv()) is not None:
         cell, path = job
         connection.send(_outcome(cell, path, lambda progress: connection.send(("progress", progress))))

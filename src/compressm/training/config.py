@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 
 from compressm.data import get_task, task_names
 from compressm.training.compression_config import CompressionConfig
+from compressm.training.device import Precision
 from compressm.training.model_config import ModelConfig
 from compressm.training.rival_config import DistillationConfig, RegularizationConfig
 
@@ -42,6 +43,12 @@ class TrainConfig:
     """Folder with the task's data files; fetched from the hub if not given and needed."""
     arm: str = ""
     """Label of the run in reports; "compressm" with cuts and "full" without, if empty."""
+    device: str = "auto"
+    """Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:INDEX."""
+    precision: Precision = "float32"
+    """Of matrix products: float32; tf32, on a GPU; or bf16, by autocast. Recurrences stay in float32."""
+    compile: bool = False
+    """Compile every block with torch.compile; a cut compiles each changed one once more."""
     seed: int = 0
     """Seed of initial weights, dropout and the order of the data."""
     steps: int = 4000

@@ -26,9 +26,11 @@ def evaluate(
     objective = objective or Classification()
     was_training = model.training
     model.eval()
+    device = next(model.parameters()).device
     sums: Sums = {}
     try:
         for batch in ordered_batches(objective.prepare(split), batch_size or objective.evaluation_batch):
+            batch = batch.to(device)
             for name, term in objective.sums(objective.forward(model, batch), batch.targets).items():
                 sums[name] = sums[name] + term if name in sums else term
     finally:

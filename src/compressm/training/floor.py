@@ -12,6 +12,7 @@ from compressm.data import Batch
 from compressm.models import Block
 from compressm.models.language_block import LanguageBlock
 from compressm.models.sequence import MIXERS
+from compressm.training.device import wait_for
 from compressm.training.objectives import Model, Objective
 
 
@@ -38,7 +39,8 @@ def step_floor(model: Model, batch: Batch, objective: Objective, *, repeats: int
     """
     if model.mixer not in MIXERS:
         return None
-    with torch.random.fork_rng(devices=[]):
+    device = batch.inputs.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         bare = copy.deepcopy(model).train()
         for block in bare.modules():
             if isinstance(block, Block | LanguageBlock):
@@ -50,5 +52,6 @@ def step_floor(model: Model, batch: Batch, objective: Objective, *, repeats: int
             optimizer.zero_grad(set_to_none=True)
             objective.loss(objective.forward(bare, batch), batch.targets).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            wait_for(device)
             seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)

@@ -16,6 +16,7 @@ from compressm.data import Splits, load
 from compressm.saving import save
 from compressm.training.config import TrainConfig
 from compressm.training.costs import start_of_costs, summarise_costs
+from compressm.training.device import autocast, is_timed, matrix_precision, wait_for
 from compressm.training.evaluation import evaluate, final_score
 from compressm.training.floor import step_floor
 from compressm.training.objectives import Model
@@ -94,7 +95,8 @@ def train(
     teacher = prepare_teacher(config, place, splits=splits, watch=watch)
     session = Session(config, splits, teacher=teacher and teacher.model)
     folder.create(config)
-    return _run(session, folder, splits, watch, teacher)
+    with matrix_precision(config.precision):
+        return _run(session, folder, splits, watch, teacher)
 
 
 def resume(
@@ -120,7 +122,8 @@ def resume(
     teacher = prepare_teacher(config, place, splits=splits, watch=watch)
     session = Session(config, splits, checkpoint, teacher=teacher and teacher.model)
     folder.rewind(session.step)
-    return _run(session, folder, splits, watch, teacher)
+    with matrix_precision(config.precision):
+        return _run(session, folder, splits, watch, teacher)
 
 
 def prepare_teacher(
@@ -151,11 +154,16 @@ def _run(
     config = session.config
     window = _Window()
     while session.step < config.steps:
+        timed = is_timed(session.device, session.step + 1, first=not window.seconds)
+        if timed:
+            wait_for(session.device)
         began = time.perf_counter()
         loss, accuracy = _optimise(session)
-        seconds = time.perf_counter() - began
-        session.record_step_time(seconds)
-        window.add(loss, accuracy, seconds)
+        window.add(loss, accuracy)
+        if timed:
+            wait_for(session.device)
+            window.seconds.append(time.perf_counter() - began)
+            session.record_step_time(window.seconds[-1])
         checks = len(session.checks)
         cut = session.cut(loss, lambda: evaluate(session.model, splits.validation, session.objective).value)
         if cut is not None and cut.undid is not None:
@@ -186,18 +194,18 @@ class _Window:
         self.accuracies: list[Tensor] = []
         self.seconds: list[float] = []
 
-    def add(self, loss: Tensor, accuracy: Tensor | None, seconds: float) -> None:
+    def add(self, loss: Tensor, accuracy: Tensor | None) -> None:
         self.losses.append(loss)
         if accuracy is not None:
             self.accuracies.append(accuracy)
-        self.seconds.append(seconds)
 
 
 def _optimise(session: Session) -> tuple[Tensor, Tensor | None]:
-    objective, batch = session.objective, next(session.batches)
+    objective, batch = session.objective, session.next_batch()
     session.optimizer.zero_grad(set_to_none=True)
-    outputs = objective.forward(session.model, batch)
-    loss = session.loss(outputs, batch)
+    with autocast(session.device, session.config.precision):
+        outputs = objective.forward(session.model, batch)
+        loss = session.loss(outputs, batch)
     loss.total.backward()  # type: ignore[no-untyped-call]
     session.optimizer.step()
     session.scheduler.step()
@@ -267,7 +275,7 @@ def _close(session: Session, folder: RunFolder, splits: Splits, teacher: Teacher
         step_seconds_before=before,
         step_seconds_after=after,
         cut_seconds=sum(record.seconds for record in session.records),
-        floor_seconds={"after": step_floor(session.model, next(session.batches), session.objective)},
+        floor_seconds={"after": step_floor(session.model, session.next_batch(), session.objective)},
         teacher_seconds=None if teacher is None else teacher.seconds,
         **summarise_costs(session),
     )

@@ -3,12 +3,16 @@
 import sys
 from pathlib import Path
 
+import torch
+
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # starts the peak anew (proc(5))
 
 
 def start_peak() -> None:
     """Start the peak anew, where the system can: a process may make several runs."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     if _CLEAR.exists():
         try:
             _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
@@ -29,3 +33,8 @@ def peak_memory() -> int | None:
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def gpu_peak_memory(device: torch.device) -> int | None:
+    """Bytes of tensors on a GPU at the peak; None for a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

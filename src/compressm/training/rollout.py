@@ -36,9 +36,10 @@ def rollout_error(
     was_training = model.training
     model.eval()
     try:
+        device = next(model.parameters()).device
         errors, targets = [], []
         for start in range(0, len(split), batch_size):
-            batch = split.batch(slice(start, start + batch_size))
+            batch = split.batch(slice(start, start + batch_size)).to(device)
             free = _free_run(model, batch.inputs, target_dim, warmup)
             wanted = batch.targets[:, warmup:].double()
             errors.append((free.double() - wanted).flatten(0, 1))

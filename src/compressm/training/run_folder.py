@@ -125,7 +125,7 @@ class RunFolder:
                 "Start it anew in another folder"
             )
         try:
-            state: dict[str, Any] = torch.load(file, weights_only=True)
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
             raise ValueError(f"{file} is damaged ({error}); start the run anew") from error
         return state

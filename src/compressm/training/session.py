@@ -13,8 +13,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from compressm.compression import Compressor, Cut, FractionRank, TrackRecord, parameter_groups
 from compressm.data import Batch, Batches, Splits, get_task
+from compressm.models import compile_blocks
 from compressm.rivals import RandomStates
 from compressm.training.config import OptimizerConfig, TrainConfig
+from compressm.training.device import pick_device, random_states, restore_random_states
 from compressm.training.evaluation import evaluate
 from compressm.training.losses import Loss, TrainingLoss
 from compressm.training.no_cuts import NoCuts
@@ -54,6 +56,7 @@ class Session:
         teacher: The model to learn from, where the settings ask for one.
 
     Attributes:
+        device: Where it computes.
         objective: What the task's kind asks for.
         step: Optimiser steps done.
     """
@@ -70,13 +73,15 @@ class Session:
         self._began = time.perf_counter()
         self._earlier = 0.0 if checkpoint is None else checkpoint["elapsed"]
         self._step_times: list[tuple[int, float]] = []
+        self.device = pick_device(config.device)
         torch.manual_seed(config.seed)
         task = get_task(config.task)
         self.objective = find_objective(task)
-        self._loss = TrainingLoss(config, self.objective, teacher)
+        self._loss = TrainingLoss(config, self.objective, teacher and teacher.to(self.device))
+        # Made on the CPU: the same initial weights on every device.
         self.model = self.objective.make_model(
             task, config.model, config.model.state_dim if checkpoint is None else checkpoint["state_dims"]
-        )
+        ).to(self.device)
         groups = parameter_groups(
             self.model,
             lr=config.optimizer.lr,
@@ -91,6 +96,8 @@ class Session:
         self._validation = splits.validation
         self._reducer = config.compression.make_reducer(config.seed)
         self.compressor = self._make_compressor()
+        if config.compile:
+            compile_blocks(self.model)
         self.step = 0
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -115,6 +122,10 @@ class Session:
     def checks(self) -> list[TrackRecord]:
         """All checks of the Hankel singular values so far."""
         return [] if self.compressor is None else self.compressor.tracker.records
+
+    def next_batch(self) -> Batch:
+        """The next training batch, on the device."""
+        return next(self.batches).to(self.device)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """The loss of the step that is being made."""
@@ -176,7 +187,7 @@ class Session:
             "compressor": None if self.compressor is None else self.compressor.state_dict(),
             "chance": self._reducer.state_dict() if isinstance(self._reducer, RandomStates) else None,
             "batches": self.batches.state_dict(),
-            "rng": torch.get_rng_state(),
+            **random_states(self.device),
             "elapsed": self.elapsed,
             "step_times": self._step_times,
         }
@@ -211,4 +222,4 @@ class Session:
         self.batches.load_state_dict(checkpoint["batches"])
         self.step = checkpoint["step"]
         self._step_times = [(step, seconds) for step, seconds in checkpoint["step_times"]]
-        torch.set_rng_state(checkpoint["rng"])
+        restore_random_states(checkpoint, self.device)
