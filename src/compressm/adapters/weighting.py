@@ -25,6 +25,7 @@ from compressm.lti import (
     controllability_factor,
     observability_factor,
 )
+from compressm.lti.hermitian import mirrored, outer_products
 from compressm.scan import lti_states
 
 WeightingKind = Literal["none", "states", "gradients", "covariance"]
@@ -144,15 +145,13 @@ def _moment(
     stride = max(1, sum(signal.shape[0] * signal.shape[1] for signal in signals) // MAX_ROWS)
     count = 0
     for signal in signals:
-        if not bool(torch.isfinite(signal).all()):
-            raise ValueError(f"recorded {name} hold values that are not finite")
+        _check_finite(name, signal)
         u = signal.to("cpu", torch.promote_types(signal.dtype, torch.float32))
         x = lti_states(u, pair(A).to(u.dtype), pair(into).to(u.dtype), reverse=reverse)
-        x = x.flatten(0, 1)[::stride].double()
-        columns = x.flatten(1) if real else torch.complex(x[:, 0], x[:, 1])
-        total += columns.mT @ columns.conj()
+        x = x.flatten(0, 1)[::stride]
+        outer_products(x.flatten(1) if real else torch.complex(x[:, 0], x[:, 1]), total=total)
         count += len(x)
-    return total / count
+    return mirrored(total) / count
 
 
 def _root(moment: Tensor) -> Tensor:
@@ -173,7 +172,17 @@ def _root(moment: Tensor) -> Tensor:
 
 
 def _covariance_root(name: str, signals: Sequence[Tensor]) -> Tensor:
-    rows = torch.cat([signal.detach().to("cpu", torch.float64).flatten(0, 1) for signal in signals])
-    if not bool(torch.isfinite(rows).all()):
+    width, count = signals[0].shape[-1], 0
+    total = torch.zeros(width, width, dtype=torch.float64)
+    for signal in signals:
+        _check_finite(name, signal)
+        rows = signal.detach().cpu().flatten(0, 1)
+        outer_products(rows, total=total)
+        count += len(rows)
+    return _root(mirrored(total) / count)
+
+
+def _check_finite(name: str, signal: Tensor) -> None:
+    # Smallest and largest are not finite if anything is not, and take no mask of the signal's size.
+    if signal.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(signal.detach()))).all()):
         raise ValueError(f"recorded {name} hold values that are not finite")
-    return _root(rows.mT @ rows / len(rows))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressm.lti.arithmetic import cauchy_denominators
 from compressm.lti.factors import gramian_factor
+from compressm.lti.hermitian import mirrored, outer_products
 from compressm.lti.pivots import Spectrum
 from compressm.lti.realization import Realization, check_realization
 
@@ -126,7 +127,8 @@ def _cholesky_factor(spectrum: Spectrum, rows: Tensor) -> Tensor | None:
 def _products(rows: Tensor) -> tuple[Tensor, Tensor]:
     """``B B^H`` and ``B B^T`` from one real product."""
     parts = torch.cat([rows.real, rows.imag])
-    (pp, pq), (qp, qq) = (half.tensor_split(2, dim=1) for half in (parts @ parts.mT).tensor_split(2))
+    product = mirrored(outer_products(parts.mT))
+    (pp, pq), (qp, qq) = (half.tensor_split(2, dim=1) for half in product.tensor_split(2))
     return torch.complex(pp + qq, qp - pq), torch.complex(pp - qq, qp + pq)
 
 
