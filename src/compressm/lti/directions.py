@@ -56,11 +56,12 @@ def _unit_gain(system: DiagonalSystem, grid: Tensor) -> float:
     look, gains, U, V = _first_look(system, grid, transfer)
     for stage, (share, steps) in enumerate(_FUNNEL):
         best = torch.topk(gains, min(max(_FEWEST, int(share * points)), len(gains))).indices.sort().values
-        low, high, U, V = low[best], high[best], U[:, best], V[:, best]
-        omega = _climb(transfer, omega[best], low, high, U, V)
+        low, high, U, V = low[best], high[best], U[best], V[best]
+        operator = look if stage <= _REGION else transfer
+        omega = _climb(operator, omega[best], low, high, U, V)
         if stage == _REGION:
             region = torch.unique(torch.cat([low, omega, high]))
-        gains, U, V = _doubled(golub_kahan(look if stage <= _REGION else transfer, omega, V, steps=steps))
+        gains, U, V = _doubled(golub_kahan(operator, omega, V, steps=steps))
     best_gain = float(gains.max())
     if best_gain == 0.0:
         return 0.0
@@ -76,7 +77,7 @@ def _unit_gain(system: DiagonalSystem, grid: Tensor) -> float:
         best_gain = max(best_gain, float(gains.max()))
         if best_gain <= float(peaks.value[0]) * (1.0 + _TOLERANCE):
             break
-        U, V = torch.cat([small.U, left], dim=1), torch.cat([small.V, right], dim=1)
+        U, V = torch.cat([small.U, left]), torch.cat([small.V, right])
     return best_gain
 
 
@@ -90,13 +91,13 @@ def _first_look(
     rank the points well enough to drop most of them; the shares of :data:`_FUNNEL` allow for their error.
     """
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(system.input_dim, 1, generator=generator, dtype=torch.complex128)
+    start = torch.randn(1, system.input_dim, generator=generator, dtype=torch.complex128)
     if len(grid) * system.state_dim * (system.input_dim + system.output_dim) <= _CHEAP:
         return transfer, *golub_kahan(transfer, grid, start, steps=4)
     single = TransferOperator(system, torch.float32)
     gains, U, V = _doubled(golub_kahan(single, grid, start, steps=2))
     best = torch.topk(gains, min(_FEWEST, len(grid))).indices
-    reached = golub_kahan(transfer, grid[best], V[:, best], steps=1)[0]
+    reached = golub_kahan(transfer, grid[best], V[best], steps=1)[0]
     if bool((reached >= 0.999 * gains[best]).all()):
         return single, gains, U, V
     return transfer, *golub_kahan(transfer, grid, start, steps=3)
@@ -114,40 +115,46 @@ def _climb(
     """Move each frequency to where ``|u^H G v|`` of its own directions is largest between its neighbours."""
     steps = torch.linspace(0.0, 1.0, _OFFSETS + 2, dtype=torch.float64)[1:-1]
     places = torch.cat([omega[:, None], low[:, None] + (high - low)[:, None] * steps], dim=1)
-    plus, minus, rest = transfer.pair_residues(U, V)
-    at_plus, at_minus = _rough_resolvents(transfer.system.A, places.flatten())
-    shape = (*places.shape, len(plus))
-    values = at_plus.reshape(shape) @ plus.mT[:, :, None] + at_minus.reshape(shape) @ minus.mT[:, :, None]
+    plus, minus, rest = transfer.pair_residues(U.to(transfer.dtype), V.to(transfer.dtype))
+    at_plus, at_minus = _rough_resolvents(transfer, places.flatten())
+    shape = (*places.shape, plus.shape[1])
+    values = at_plus.reshape(shape) @ plus[:, :, None] + at_minus.reshape(shape) @ minus[:, :, None]
     top = (values[:, :, 0] + rest[:, None]).abs().argmax(dim=1)
     return places.gather(1, top[:, None])[:, 0]
 
 
-def _rough_resolvents(A: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
-    """What :func:`compressm.lti.response.resolvents` gives, without its care near the unit circle.
+def _rough_resolvents(transfer: TransferOperator, omega: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``transfer.at`` gives, without its care near the unit circle.
 
     Good enough to choose among places: no exponential for each pole and place.
     """
-    turned = torch.polar(torch.ones_like(omega), -omega)[:, None]
+    A, turned = transfer.system.A, torch.polar(torch.ones_like(omega), -omega)[:, None]
     tiny = torch.finfo(torch.float64).eps
     plus, minus = 1.0 - turned * A, 1.0 - turned * A.conj()
-    return (plus + tiny).reciprocal(), (minus + tiny).reciprocal()
+    return (plus + tiny).to(transfer.dtype).reciprocal_(), (minus + tiny).to(transfer.dtype).reciprocal_()
 
 
 class _Projected:
-    """The small function ``U^H G(w) V`` on orthonormal bases of the given directions."""
+    """The small function ``U^H G(w) V`` on orthonormal bases of the given directions.
+
+    Attributes:
+        U: A basis of output directions as rows, ``(s, P)``; ``U^H`` above is its conjugate.
+        V: A basis of input directions as rows, ``(t, H)``.
+    """
 
     def __init__(self, transfer: TransferOperator, U: Tensor, V: Tensor) -> None:
         system = transfer.system
-        self.U: Tensor = torch.linalg.qr(U)[0]
-        self.V: Tensor = torch.linalg.qr(V)[0]
+        self.U: Tensor = torch.linalg.qr(U.mT)[0].mT
+        self.V: Tensor = torch.linalg.qr(V.mT)[0].mT
         self._log_A = system.log_A
-        self._plus = _residues(self.U.mH @ system.C, system.B @ self.V)
-        self._minus = _residues(self.U.mH @ system.C.conj(), system.B.conj() @ self.V)
-        self._direct = self.U.mH @ (transfer.direct.to(torch.complex128) @ self.V)
+        outward, inward = self.U.conj(), self.V.mT
+        self._plus = _residues(outward @ system.C, system.B @ inward)
+        self._minus = _residues(outward @ system.C.conj(), system.B.conj() @ inward)
+        self._direct = outward @ (transfer.direct.to(torch.complex128) @ inward)
 
     def matrices(self, omega: Tensor) -> Tensor:
         plus, minus = resolvents(self._log_A, omega)
-        sides = self.U.shape[1], self.V.shape[1]
+        sides = len(self.U), len(self.V)
         matrices: Tensor = (plus @ self._plus + minus @ self._minus).reshape(-1, *sides) + self._direct
         return matrices
 
@@ -155,9 +162,9 @@ class _Projected:
         return spectral_norms(self.matrices(omega))
 
     def right_vectors(self, omega: Tensor) -> Tensor:
-        """Leading right singular vectors in the large space, ``(H, F)``."""
+        """Leading right singular vectors in the large space, ``(F, H)``."""
         leading: Tensor = torch.linalg.svd(self.matrices(omega))[2][:, 0]
-        return self.V @ leading.mH
+        return leading.conj() @ self.V
 
 
 def _residues(outputs: Tensor, inputs: Tensor) -> Tensor:
