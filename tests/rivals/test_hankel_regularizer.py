@@ -143,6 +143,20 @@ def test_it_ends_where_the_cuts_begin_and_survives_a_restart() -> None:
     assert not restarted.active
 
 
+@pytest.mark.parametrize("normalization", ["sum", "relative"])
+def test_every_so_many_calls_the_term_is_there_with_so_many_times_the_weight(normalization: Any) -> None:
+    layer = make("lru")
+    whole = HankelRegularizer(0.5, normalization=normalization)(layer).item()
+    lazy = HankelRegularizer(0.5, normalization=normalization, every=3, until=5)
+    terms = [lazy(layer) for _ in range(8)]
+    assert [term.item() for term in terms] == pytest.approx([3 * whole, 0, 0, 3 * whole, 0, 0, 0, 0])
+    # Nothing was computed where it is left out, and its place survives a restart.
+    assert [term.requires_grad for term in terms[:4]] == [True, False, False, True]
+    restarted = HankelRegularizer(0.5, normalization=normalization, every=3)
+    restarted.load_state_dict({"steps_done": 2})
+    assert [restarted(layer).item() > 0 for _ in range(2)] == [False, True]
+
+
 def test_training_with_it_makes_room_for_a_single_cut_at_the_end() -> None:
     errors = {}
     for weight in (0.0, 0.05):
@@ -189,6 +203,7 @@ def test_a_broken_layer_is_named() -> None:
         ({"normalization": "max"}, "normalization is 'max'; choose one of sum, mean, relative"),
         ({"realization": "both"}, "'both'"),
         ({"until": -1}, "until is -1"),
+        ({"every": 0}, "every is 0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -60,6 +60,8 @@ def balanced_by_square(P: Tensor, Q: Tensor) -> Balanced:
     more.  Those are left out.  ``kappa`` is far above the largest value only where states cancel each other
     nearly; if what it hides may come near :data:`SQUARED_CUTOFF`, the answer is that of :func:`balanced`.
 
+    The gradient lacks what is left out.  That may show where a value is close to 0, and the sum of the
+    values has a kink: two states about to become one, for instance.  Otherwise it is little.
     Measured on an LRU of 256 states, 8 channels: the gradient of the sum differs from that of
     :func:`balanced` by less than 1e-8 (complex form) and 2e-4 (real form: values below the cutoff) of its
     norm, for any parameter, at the initialisation and after training with the sum in the loss.
