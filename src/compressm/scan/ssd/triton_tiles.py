@@ -74,11 +74,23 @@ def log_decays(g, origin, at, inside, c, K, PER_CHANNEL: tl.constexpr):
 @triton.jit
 def since_start(g, origin, at, inside, c, K, PER_CHANNEL: tl.constexpr):
     """Decays of what enters a chunk, up to each step and with it."""
-    return tl.exp(tl.cumsum(log_decays(g, origin, at, inside, c, K, PER_CHANNEL), axis=0))
+    x = log_decays(g, origin, at, inside, c, K, PER_CHANNEL)
+    if PER_CHANNEL:
+        total = tl.cumsum(x, axis=0)
+    else:
+        # A column is summed under a mask: Triton 3.6 cannot compile every scan of one.
+        i = tl.arange(0, x.shape[0])
+        total = tl.sum(tl.where(i[None, :] <= i[:, None], tl.trans(x), 0.0), axis=1)[:, None]
+    return tl.exp(total)
 
 
 @triton.jit
 def until_end(g, origin, after, followed, c, K, PER_CHANNEL: tl.constexpr):
     """Decays of what each step adds, after it to the chunk's end; ``after`` are rows of the next steps."""
-    later = log_decays(g, origin, after, followed, c, K, PER_CHANNEL)
-    return tl.exp(tl.cumsum(later, axis=0, reverse=True))
+    x = log_decays(g, origin, after, followed, c, K, PER_CHANNEL)
+    if PER_CHANNEL:
+        total = tl.cumsum(x, axis=0, reverse=True)
+    else:
+        i = tl.arange(0, x.shape[0])
+        total = tl.sum(tl.where(i[None, :] >= i[:, None], tl.trans(x), 0.0), axis=1)[:, None]
+    return tl.exp(total)
