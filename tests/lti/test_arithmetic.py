@@ -5,11 +5,13 @@ import math
 import mpmath as mp
 import numpy as np
 import pytest
+import torch
 
 from compressm.lti.arithmetic import (
     cauchy_denominators,
     complex_exp,
     complex_log,
+    mixed_product,
     one_minus_exp,
     product,
     wrapped,
@@ -78,3 +80,13 @@ def test_product_of_complex_and_real() -> None:
     right = rng.standard_normal((3, 5))
     np.testing.assert_allclose(product(left, right), left @ right, rtol=1e-14)
     np.testing.assert_allclose(product(left, right + 1j), left @ (right + 1j), rtol=1e-14)
+
+
+@pytest.mark.parametrize("left", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("right", [torch.float64, torch.complex128])
+def test_products_of_real_and_complex_matrices(left: torch.dtype, right: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(3, 4, dtype=left, generator=generator)
+    b = torch.randn(4, 5, dtype=right, generator=generator)
+    expected = torch.from_numpy(np.einsum("ik,kj->ij", a.numpy(), b.numpy()))
+    torch.testing.assert_close(mixed_product(a, b), expected, rtol=1e-14, atol=1e-14)

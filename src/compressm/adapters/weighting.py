@@ -32,8 +32,11 @@ WeightingKind = Literal["none", "states", "gradients", "covariance"]
 WEIGHTINGS: tuple[str, ...] = get_args(WeightingKind)
 
 MAX_ROWS = 1 << 14
-"""Time steps that enter an empirical Gramian at most: neighbouring states tell the same, so of more steps
-only every second, third, ... is taken."""
+"""About so many time steps enter an empirical Gramian: neighbouring states tell the same, so of more steps
+only every second, third, ... is taken.
+
+Measured on MNIST's pixels and random layers (96 states, 8 and 64 channels, cut to 12 and 24): half as many
+move a cut's error on other images by at most 0.8 %, other recorded images by up to 4 %."""
 
 
 @dataclass(frozen=True)

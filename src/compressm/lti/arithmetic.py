@@ -99,6 +99,15 @@ def product(left: Array, right: Array) -> Array:
     return result
 
 
+def mixed_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``left @ right``; a real factor of a complex one is not made complex, which would double the work."""
+    if left.is_complex() == right.is_complex():
+        return left @ right
+    if left.is_complex():
+        return torch.complex(left.real @ right, left.imag @ right)
+    return torch.complex(left @ right.real, left @ right.imag)
+
+
 def thin_qr(matrix: Array) -> tuple[Array, Array]:
     """Householder QR of a tall matrix: orthonormal ``(m, n)``, upper triangular ``(n, n)``."""
     frame, upper = torch.linalg.qr(torch.from_numpy(matrix))

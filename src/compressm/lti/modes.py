@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressm.lti.arithmetic import one_minus_exp, wrapped
+from compressm.lti.arithmetic import mixed_product, one_minus_exp, wrapped
 from compressm.lti.realization import Realization
 
 Defect = Literal["conditioning", "stability"]
@@ -83,7 +83,7 @@ def eigenmodes(matrix: Tensor, right: Tensor, left: Tensor) -> Modes:
     if int(info) == 0 and bool(torch.isfinite(torch.view_as_real(inverse)).all()):
         sensitivity = float((vectors.norm(dim=0) * inverse.norm(dim=1)).max())
     real = real[keep]
-    X, Y = right.to(torch.complex128) @ vectors[:, keep], inverse[keep] @ left.to(torch.complex128)
+    X, Y = mixed_product(right, vectors[:, keep]), mixed_product(inverse[keep], left)
     X.imag[:, real], Y.imag[real] = 0.0, 0.0  # a real eigenvalue has real vectors, but the inverse rounds
     log_values = torch.complex(torch.log(values.abs()), torch.angle(values))[keep]
     return Modes(log_values=log_values, right=X, left=Y, real=real, sensitivity=sensitivity)

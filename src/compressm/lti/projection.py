@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressm.lti.arithmetic import mixed_product
 from compressm.lti.modes import Modes
 from compressm.lti.realization import Realization
 from compressm.lti.system import DiagonalSystem
@@ -16,9 +17,9 @@ def project(
     """``B_r`` ``(r, H)`` and ``C_r`` ``(P, r)`` as written at :class:`compressm.lti.Reduction`."""
     if realization == "complex":
         return Y @ system.B, system.C @ X
-    B = Y @ torch.cat([system.B.real, system.B.imag]).to(torch.complex128)
-    C = torch.cat([system.C.real, -system.C.imag], dim=1).to(torch.complex128) @ X
-    return B, C * torch.where(real_modes, 1.0, 2.0)
+    inputs = torch.cat([system.B.real, system.B.imag])
+    outputs = torch.cat([system.C.real, -system.C.imag], dim=1)
+    return mixed_product(Y, inputs), mixed_product(outputs, X) * torch.where(real_modes, 1.0, 2.0)
 
 
 def diagonal_system(
