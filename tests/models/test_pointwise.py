@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressm.models import pointwise
+from compressm.models import pointwise_ops
 from compressm.models.pointwise import gate_dropout_residual, gelu_dropout, glu_dropout_residual
 
 SHAPES = [(1, 1), (3, 5), (7, 1025), (2, 50, 8), (300, 41)]
@@ -133,8 +133,11 @@ def test_without_dropout_and_in_other_types_pytorch_does_the_work() -> None:
 def test_operators_are_registered_correctly() -> None:
     y, a, b = (torch.randn(3, 8, requires_grad=True) for _ in range(3))
     seed = torch.tensor([12345])
-    torch.library.opcheck(pointwise._gelu_dropout, (y, seed, 0.2))
-    torch.library.opcheck(pointwise._gate, (y, a, b, seed, 0.2))
+    torch.library.opcheck(pointwise_ops.gelu_op, (y, seed, 0.2))
+    torch.library.opcheck(pointwise_ops.gate_op, (y, a, b, seed, 0.2))
+    both, bias = torch.randn(3, 16, requires_grad=True), torch.randn(16, requires_grad=True)
+    torch.library.opcheck(pointwise_ops.glu_op, (y, both, bias, seed, 0.2))
+    torch.library.opcheck(pointwise_ops.glu_op, (y, both, None, seed, 0.2))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.25])

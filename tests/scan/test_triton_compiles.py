@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
+from compressm.scan.runtime.tiles import LAUNCH, TILE, Tiles
+
 triton = pytest.importorskip("triton", reason="Triton has no wheels for this platform")
 
 LTI = importlib.import_module("compressm.scan.lti.triton")
 SELECTIVE = importlib.import_module("compressm.scan.selective.triton")
 SSD = importlib.import_module("compressm.scan.ssd.triton")
-INTEGERS = {"L", "d", "N", "blocks", "steps", "chunks", "parts", "heads", "K", "V"}
+POINTWISE, NORM, SKIP = (
+    importlib.import_module(f"compressm.{name}_triton")
+    for name in ("models.pointwise", "models.norm", "layers.skip")
+)
+INTEGERS = {"M", "count", "threshold", "L", "d", "N", "blocks", "steps", "chunks", "parts", "heads", "K", "V"}
 STATES = {"BLOCK": LTI.MAX_BLOCK, "STAGES": LTI.STAGES}
 TILES = {name: SELECTIVE._TILES[name] for name in ("STEPS", "BLOCK", "STAGES")}
 GATED = TILES | {"SOFTPLUS": True, "GATED": True}
@@ -30,6 +36,8 @@ SMALLEST = {"BLOCK_K": 16, "BLOCK_V": 16, "PRECISION": "tf32"}
 LEVELS, ONE = {"LEVELS": 5}, SimpleNamespace(kernels=SSD.scalar)
 EACH = SimpleNamespace(kernels=SSD.vector)
 FUTURE = {"PER_CHANNEL": True, "ADJOINT": True}
+ROWS = {"H": 512, "ROWS": Tiles.of(1, 512).rows, "COLUMNS": Tiles.of(1, 512).columns}
+FLAT = {"DROPOUT": True, "BLOCK": TILE}
 KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "lti chunk_ends": (LTI, STATES | {"FLIP": True, "ADJOINT": True}, LTI._LAUNCH),
     "lti carry": (LTI, STATES | {"LOG_STEPS": 6, "ADJOINT": True}, LTI._LAUNCH),
@@ -53,6 +61,17 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "ssd scores, scalar": (ONE, SCALAR["K"], SSD._TILES),
     "ssd gradients": (EACH, VECTOR["K, V"] | LEVELS, SSD._GRADIENTS),
     "ssd gradients, scalar": (ONE, SCALAR["K, V"], SSD._GRADIENTS),
+    "pointwise gelu": (POINTWISE, FLAT, LAUNCH),
+    "pointwise gelu_backward": (POINTWISE, FLAT, LAUNCH),
+    "pointwise gate": (POINTWISE, FLAT, LAUNCH),
+    "pointwise gate_backward": (POINTWISE, FLAT, LAUNCH),
+    "pointwise glu": (POINTWISE, ROWS | {"DROPOUT": True}, LAUNCH),
+    "pointwise glu_backward": (POINTWISE, ROWS | {"DROPOUT": True}, LAUNCH),
+    "norm sums": (NORM, ROWS | {"BACKWARD": True}, LAUNCH),
+    "norm finish": (NORM, {"H": 512, "ROWS": 128, "COLUMNS": 8, "BACKWARD": False}, LAUNCH),
+    "norm apply": (NORM, ROWS | {"BACKWARD": True}, LAUNCH),
+    "skip skip": (SKIP, ROWS, LAUNCH),
+    "skip skip_backward": (SKIP, ROWS, LAUNCH),
 }
 
 
@@ -81,7 +100,7 @@ def compiled(kernel: Any, constants: dict[str, Any], launch: dict[str, Any]) -> 
     """The kernel for aligned float32 operands."""
     names = kernel.arg_names
     types = {name: "i32" if name in INTEGERS else "*fp32" for name in names}
-    special = {"slopes": "*fp64", "scale": "fp32"}
+    special = {"slopes": "*fp64", "moments": "*fp64", "seed": "*i64", "scale": "fp32", "eps": "fp32"}
     types |= {name: kind for name, kind in special.items() if name in names}
     types |= dict.fromkeys(constants, "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")}

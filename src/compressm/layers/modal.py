@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from compressm.layers.arguments import check_input, check_sequence, check_state
 from compressm.layers.base import StateSpaceLayer
+from compressm.layers.skip import add_skip
 from compressm.scan import lti_scan
 
 
@@ -74,7 +75,7 @@ class ModalLayer(StateSpaceLayer):
         lam, B, C = self.eigenvalues(), self.input_matrix(), self.output_matrix()
         if not self.bidirectional:
             y, last = lti_scan(u, lam, B, C, state, final=final_state)
-            return torch.addcmul(y, u, self.D), last if final_state else u.new_empty(0)
+            return add_skip(y, u, self.D), last if final_state else u.new_empty(0)
         if state is not None:
             raise ValueError(
                 f"{self._kind}: a bidirectional layer takes no state, because its output depends on the "
@@ -83,7 +84,7 @@ class ModalLayer(StateSpaceLayer):
         ahead, back = C.tensor_split(2, dim=1)
         y, last = lti_scan(u, lam, B, ahead, final=final_state)
         y_back, _ = lti_scan(u, lam, B, back, reverse=True, final=False)
-        return torch.addcmul(y + y_back, u, self.D), last if final_state else u.new_empty(0)
+        return add_skip(y + y_back, u, self.D), last if final_state else u.new_empty(0)
 
     def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take one input, for streaming.

@@ -16,6 +16,7 @@ from compressm.layers.discretization import (
 )
 from compressm.layers.exponential_sums import PowerTables
 from compressm.layers.hippo import Spectrum, s4d_eigenvalues
+from compressm.layers.skip import add_skip
 from compressm.scan.lti.convolution import transform_size
 
 
@@ -130,7 +131,7 @@ class S4D(StateSpaceLayer):
         start = None if state is None else self._silenced(state).movedim(1, 0)
         if start is not None:
             y = y + tables.sums(_product(_product(C, discrete.eigenvalues())[:, None], start.double()))
-        y = torch.addcmul(y.permute(1, 2, 0).contiguous(), u, self.D)
+        y = add_skip(y.permute(1, 2, 0).contiguous(), u, self.D)
         if not final_state:
             return y, u.new_empty(0)
         last = _product(factor.to(dtype)[:, None], tables.moments(by_channel))
