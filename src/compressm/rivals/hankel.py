@@ -22,10 +22,10 @@ class HankelRegularizer:
     :func:`~compressm.rivals.hankel_truncation`.  The idea is that of work on Hankel
     regularisation (NeurIPS 2025), which CompreSSM (arXiv 2510.02823) compares itself with; the gradient here
     is in closed form, see :func:`~compressm.rivals.differentiable_hankel_values`.  It is computed in float64
-    on the CPU and costs one eigenvalue decomposition for each layer (for each channel of an S4D).  At 256 states
-    that is more than a plain step of sequential MNIST takes: ``benchmarks/hankel_step.py`` measured 2.3 plain
-    steps for a step with the term in complex form, 4.0 in real form; with ``every=2`` 1.6 and 2.4, with
-    ``every=4`` 1.3 and 1.8.
+    on the CPU and costs one eigenvalue decomposition for each layer (for each channel of an S4D).  At 256
+    states that is more than a plain step of sequential MNIST takes: ``benchmarks/hankel_step.py`` measured
+    2.2 to 2.3 plain steps for a step with the term in complex form, 4.0 in real form; with ``every=2`` 1.6
+    and 2.4, with ``every=4`` 1.3 and 1.8.
 
     Args:
         weight: Factor of the term.
@@ -38,9 +38,9 @@ class HankelRegularizer:
         naive: Compute it by autograd through the eigenvalues of ``P Q``, as it was published; for comparisons
             of cost alone.
         every: Regularise at the first of so many calls, with so many times the weight, and return zero, which
-            is free, at the others: on average the same gradient, of a term that changes slowly.  A toy task with
-            64 states and a strong weight (1e-3; one seed) came after 240 steps to sums of 85.7, 86.6, 87.0
-            and 89.1 with 1, 2, 4 and 8, and to 368 without the term.
+            is free, at the others: on average the same gradient, of a term that changes slowly.  A toy task
+            with 64 states and a strong weight (1e-3; one seed) came after 240 steps to sums of 85.7, 86.6,
+            87.0 and 89.1 with 1, 2, 4 and 8, and to 368 without the term.
 
     Attributes:
         steps_done: Calls so far.
