@@ -41,7 +41,13 @@ def test_the_independent_look_finds_a_known_peak(search, distance: float) -> Non
 
 @pytest.mark.parametrize(
     ("poles", "kind", "index"),
-    [("near_circle", "changed", 3), ("near_real", "weighted", 1), ("ring", "balanced", 5)],
+    # Of the second and third a sample climbs to the very side of a peak, close to one neighbour.
+    [
+        ("near_circle", "changed", 3),
+        ("ring", "modal", 17),
+        ("near_circle", "modal", 27),
+        ("real_poles", "balanced", 30),
+    ],
 )
 def test_no_peak_is_missed(search, poles: str, kind: str, index: int) -> None:
     outcome = search.compare(poles, kind, index, seed=1)

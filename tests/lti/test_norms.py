@@ -122,6 +122,27 @@ def test_peaks_are_refined() -> None:
     assert peaks.value.shape == (2,)
 
 
+@pytest.mark.parametrize("side", [1e-2, 1e-6, 1e-10])
+def test_peaks_are_refined_between_unequal_neighbours(side: float) -> None:
+    """The nearest points are far on one side, where there are lower peaks, and close on the other."""
+
+    def gain(omega: torch.Tensor) -> torch.Tensor:
+        return 1.0 / (1.0 + ((omega - 1.0) / side) ** 2) + 0.9 / (1.0 + ((omega - 0.6) / 0.1) ** 2)
+
+    grid = torch.tensor([0.0, 0.2, 1.0 - 0.5 * side, 1.0 + 0.6 * side, 3.0], dtype=torch.float64)
+    peak = highest_peaks(gain, grid, gain(grid), count=1, share=0.9)
+    fine = 1.0 + side * torch.linspace(-0.5, 0.5, 1_000_001, dtype=torch.float64)
+    assert float(peak.value[0]) == pytest.approx(float(gain(fine).max()), rel=1e-11)
+
+
+def test_points_that_rounding_tells_apart_are_one(random_system) -> None:
+    system = random_system(5, 1, 1, low=0.9, high=0.99)
+    omega = torch.tensor([0.7, 0.1, 0.3, 0.3 + 1e-16, 0.3 + 1e-15, 0.31], dtype=torch.float64)
+    assert directions._distinct(omega, system).tolist() == pytest.approx([0.1, 0.3, 0.31, 0.7])
+    forgetful = DiagonalSystem(torch.zeros(1), torch.ones(1, 1), torch.ones(1, 1))
+    assert len(directions._distinct(omega, forgetful)) >= 1
+
+
 def test_peak_at_the_end_of_the_range() -> None:
     grid = torch.linspace(0.0, math.pi, 9, dtype=torch.float64)
     peaks = highest_peaks(torch.cos, grid, torch.cos(grid), count=1, share=0.5)

@@ -28,6 +28,7 @@ _FUNNEL = ((0.5, 3), (0.2, 4), (0.05, 4))  # keep this share of the points, then
 _FEWEST = 12  # but never keep fewer
 _OFFSETS = 5  # places between its neighbours to which a sample may climb
 _REGION = 1  # the stage whose points, with their neighbours, are where the small function is searched
+_SAME = 1e-3  # points of it closer than this share of the least pole distance are taken for one
 _PEAKS = 8  # maxima of the small function that are refined,
 _CHECKED = 3  # and those of them whose directions are added
 _ROUNDS = 12
@@ -60,7 +61,7 @@ def _unit_gain(system: DiagonalSystem, grid: Tensor) -> float:
         operator = look if stage <= _REGION else transfer
         omega = _climb(operator, omega[best], low, high, U, V)
         if stage == _REGION:
-            region = torch.unique(torch.cat([low, omega, high]))
+            region = _distinct(torch.cat([low, omega, high]), system)
         gains, U, V = _doubled(golub_kahan(operator, omega, V, steps=steps))
     best_gain = float(gains.max())
     if best_gain == 0.0:
@@ -121,6 +122,13 @@ def _climb(
     values = at_plus.reshape(shape) @ plus[:, :, None] + at_minus.reshape(shape) @ minus[:, :, None]
     top = (values[:, :, 0] + rest[:, None]).abs().argmax(dim=1)
     return places.gather(1, top[:, None])[:, 0]
+
+
+def _distinct(omega: Tensor, system: DiagonalSystem) -> Tensor:
+    """Ascending frequencies; of those that rounding alone may tell apart, whose gains rank by chance, one."""
+    ascending = omega.sort().values
+    gaps = ascending.diff(prepend=ascending.new_full((1,), -torch.inf))
+    return ascending[gaps > _SAME * min(1.0, -float(system.log_A.real.max()))]
 
 
 def _rough_resolvents(transfer: TransferOperator, omega: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from compressm.lti.arithmetic import FloatArray, wrapped
 
 _UNIFORM = 48
-_GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
-_SECTIONS = 12  # golden sections bring a bracket to 3e-3 of a grid step,
+_GOLDEN = 0.5 * (3.0 - math.sqrt(5.0))  # where to probe the longer side of a bracket
+_NARROW = 6e-3  # golden sections bring a bracket to this share of a grid step, about 12 of them,
+_SECTIONS = 60  # or more where its sides are very unequal;
 _PARABOLAS = 2  # parabolas through three points then find the top of a smooth peak to about 1e-12
 
 Gain = Callable[[Tensor], Tensor]
@@ -98,16 +99,23 @@ def highest_peaks(gain: Gain, grid: Tensor, values: Tensor, *, count: int, share
 def _golden_section(
     gain: Gain, low: Tensor, high: Tensor, omega: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Shrink all brackets ``[low, high]`` at once; return the best points seen, their gains, the widths."""
-    inner, outer = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_inner, at_outer = gain(torch.cat([inner, outer])).tensor_split(2)
+    """Shrink all brackets ``low <= omega <= high`` at once; return the best points, their gains, the widths.
+
+    The gain at ``omega`` stays at least that at both ends, so a maximum stays inside, however unequal the
+    sides are: where a sample has climbed, they may differ by orders of magnitude.
+    """
+    left, right = omega - low, high - omega
+    shorter = torch.where((left > 0.0) & (right > 0.0), torch.minimum(left, right), left + right)
     for _ in range(_SECTIONS):
-        left = at_inner > at_outer  # the maximum lies in [low, outer], else in [inner, high]
-        top, where = torch.where(left, at_inner, at_outer), torch.where(left, inner, outer)
-        omega, value = torch.where(top > value, where, omega), torch.maximum(top, value)
-        low, high = torch.where(left, low, inner), torch.where(left, outer, high)
-        fresh = torch.where(left, high - _GOLDEN * (high - low), low + _GOLDEN * (high - low))
-        at_fresh = gain(fresh)
-        inner, outer = torch.where(left, fresh, outer), torch.where(left, inner, fresh)
-        at_inner, at_outer = torch.where(left, at_fresh, at_outer), torch.where(left, at_inner, at_fresh)
+        if bool((high - low <= _NARROW * shorter).all()):
+            break
+        below = omega - low > high - omega
+        probe = omega + _GOLDEN * torch.where(below, low - omega, high - omega)
+        reached = gain(probe)
+        better = reached > value
+        # The worse of the two points becomes the end on its side.
+        end = torch.where(better, omega, probe)
+        raised = below != better
+        low, high = torch.where(raised, end, low), torch.where(raised, high, end)
+        omega, value = torch.where(better, probe, omega), torch.maximum(reached, value)
     return omega, value, high - low
