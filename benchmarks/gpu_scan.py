@@ -180,6 +180,10 @@ def measure_all(bandwidth: float, repeats: int) -> dict[str, dict[str, Any]]:
     made: dict[str, Callable[[], Passes]] = {
         name: functools.partial(lti_passes, shape, generator) for name, shape in LTI.items()
     }
+    made |= {
+        f"{name}, recurrence": functools.partial(recurrence_passes, shape, generator)
+        for name, shape in LTI.items()
+    }
     made |= {name: functools.partial(selective_passes, sizes, generator) for name, sizes in SELECTIVE.items()}
     for name, case in attention.SHAPES.items():
         for variant in attention.variants(case):
@@ -212,6 +216,23 @@ def lti_passes(shape: Shape, generator: torch.Generator) -> Passes:
         lambda: torch.autograd.grad(y, given, weight, retain_graph=True),
         least,
         moved,
+    )
+
+
+def recurrence_passes(shape: Shape, generator: torch.Generator) -> Passes:
+    """The kernels between the products: states are read and written, and backward read once more."""
+    from compressm.scan.lti import triton
+
+    batch, L, _, _, N = shape
+    _, lam, _, _, initial = (x.detach() for x in lti_operands(shape, "cuda", generator, state=True))
+    lam = 0.5 * lam  # the kernels work in place, so that every run meets the results of the one before
+    x, w = (normals("cuda", generator)(batch, L, 2, N) for _ in range(2))
+    states, chunked = 8 * batch * L * N, cut_into_chunks(batch, L, N)
+    return Passes(
+        lambda: triton.advance(x, lam, initial, reverse=False),
+        lambda: triton.adjoint(w, x, lam, initial, initial, reverse=False),
+        (2 * states, 3 * states),
+        ((2 + chunked) * states, (3 + chunked) * states),
     )
 
 

@@ -44,7 +44,7 @@ def step_floor(model: Model, batch: Batch, objective: Objective, *, repeats: int
         bare = copy.deepcopy(model).train()
         for block in bare.modules():
             if isinstance(block, Block | LanguageBlock):
-                block.register_module("mixer", _NoRecurrence(model.config["model_dim"]))
+                block.register_module("mixer", _NoRecurrence(model.config["model_dim"]).to(device))
         optimizer = AdamW(bare.parameters(), fused=True)
         seconds = []
         for _ in range(repeats):

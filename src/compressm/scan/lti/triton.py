@@ -90,7 +90,7 @@ def scan_backward(
         else:
             w = (grad_y @ out_of.mT).view(batch, L, 2, N)
             grad_out_of = x.view(-1, 2 * N).mT @ grad_y.flatten(0, 1)
-        grad_lam, grad_state = _adjoint(w, x, lam, initial, _initial(grad_final, u, lam), reverse=reverse)
+        grad_lam, grad_state = adjoint(w, x, lam, initial, _initial(grad_final, u, lam), reverse=reverse)
     grad_into = w.view(-1, 2 * N).mT @ u.flatten(0, 1)
     grad_C = torch.stack((grad_out_of[:N].mT, -grad_out_of[N:].mT))
     return w.flatten(2) @ into, grad_lam, grad_into.view_as(B), grad_C, grad_state
@@ -100,17 +100,23 @@ def _states(u: Tensor, lam: Tensor, B: Tensor, initial: Tensor, *, reverse: bool
     """All states (batch, L, 2, N), and the final one."""
     (batch, L, _), N = u.shape, lam.shape[1]
     x = (u @ B.flatten(0, 1).mT).view(batch, L, 2, N)
+    return x, advance(x, lam, initial, reverse=reverse)
+
+
+def advance(x: Tensor, lam: Tensor, initial: Tensor, *, reverse: bool) -> Tensor:
+    """Turn what enters the states into states, in place: the recurrence alone. Returns the final state."""
+    batch, L, _, N = x.shape
     final = torch.empty_like(initial)
-    plan = Plan.of(batch, L, N, programs_wanted(u.device))
+    plan = Plan.of(batch, L, N, programs_wanted(x.device))
     entering = _entering(x, lam, initial, plan, flip=reverse, adjoint=False)
     kernels.states[batch * plan.blocks, plan.chunks](
         x, lam, entering, final, L, N, plan.blocks, plan.steps,
         BLOCK=plan.block, STAGES=STAGES, FLIP=reverse, **_LAUNCH,
     )  # fmt: skip
-    return x, final
+    return final
 
 
-def _adjoint(
+def adjoint(
     g: Tensor, x: Tensor, lam: Tensor, initial: Tensor, grad_final: Tensor, *, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     """Turn gradients g into adjoints, in place; gradients of lambda and of the initial state."""
