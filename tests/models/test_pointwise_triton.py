@@ -124,15 +124,18 @@ def test_cuda_tensors_go_to_triton_where_it_is_installed(
     monkeypatch.setattr(tiles, "HAS_TRITON", has_triton)
     with FakeTensorMode():
         for dtype, served in ((torch.float32, True), (torch.bfloat16, True), (torch.float64, False)):
-            asked = torch.empty(3, 4, device="cuda", dtype=dtype)
+            asked = torch.empty(1 << 13, 1 << 10, device="cuda", dtype=dtype)
             assert pointwise_ops.serves(asked) == (has_triton and served)
+            few = torch.empty(3, 4, device="cuda", dtype=dtype)
+            assert not pointwise_ops.serves(few)  # a launch costs more than it saves
     assert pointwise_ops.serves(torch.empty(1))
     assert not pointwise_ops.serves(torch.empty(1, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("channels", [8, 64])
-def test_cuda_tensors_are_traced_without_a_device(channels: int) -> None:
+def test_cuda_tensors_are_traced_without_a_device(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="Triton has no wheels for this platform")
+    monkeypatch.setattr(tiles, "WORTH_A_LAUNCH", 0)
     half: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16}
     with FakeTensorMode():
         x = torch.empty(2, 9, channels, device="cuda")

@@ -12,7 +12,9 @@ from torch.optim import AdamW
 from compressm.bench.cases import ClassifierCase
 from compressm.bench.contender import Arrays, Contender, Settings, as_arrays
 from compressm.bench.timing import Step
+from compressm.data import Batch
 from compressm.models import SequenceClassifier
+from compressm.training.graph import WARM, GraphedStep
 
 LEARNING_RATE = 4e-4
 WEIGHT_DECAY = 0.05
@@ -46,13 +48,17 @@ class OurClassifier(Contender[ClassifierCase]):
         settings: How to compute.
         bf16: Under ``torch.autocast`` with bfloat16.
         compiled: With ``torch.compile`` on every block.
+        graphed: Loss and gradients replayed from a CUDA graph.
     """
 
-    def __init__(self, settings: Settings, *, bf16: bool = False, compiled: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, *, bf16: bool = False, compiled: bool = False, graphed: bool = False
+    ) -> None:
         super().__init__(settings)
-        self.bf16, self.compiled = bf16, compiled
+        self.bf16, self.compiled, self.graphed = bf16, compiled, graphed
         self.exact = not bf16
         self.name = "compressm" + (" bf16" if bf16 else "") + (" compiled" if compiled else "")
+        self.name += " graphed" if graphed else ""
 
     def missing(self) -> str | None:
         """``torch.compile`` on a CPU needs a C++ compiler."""
@@ -77,14 +83,31 @@ class OurClassifier(Contender[ClassifierCase]):
         inputs, targets = (tensor.to(device) for tensor in classifier_batch(case))
         optimizer = AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
+        batch = Batch(inputs, targets, None)
+
+        def differentiate(batch: Batch) -> tuple[Tensor, Tensor]:
+            with self._precision():
+                logits = model(batch.inputs)
+                loss = F.cross_entropy(logits, batch.targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach(), logits.detach()
+
         def run() -> None:
             optimizer.zero_grad(set_to_none=True)
-            with self._precision():
-                loss = F.cross_entropy(model(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            differentiate(batch)
             optimizer.step()
 
-        return run
+        if not self.graphed:
+            return run
+        for _ in range(WARM):
+            run()
+        graph = GraphedStep(differentiate, batch, optimizer)
+
+        def replay() -> None:
+            graph(batch)
+            optimizer.step()
+
+        return replay
 
     def outputs(self, case: ClassifierCase) -> Arrays:
         """Logits and the gradient of every parameter."""

@@ -32,6 +32,9 @@ def contenders_of(case: Case, settings: Settings) -> list[Contender[Any]]:
     if isinstance(case, ClassifierCase):
         ours = [OurClassifier(settings)]
         ours += [OurClassifier(settings, bf16=True)] if settings.bf16 else []
+        if settings.device == "cuda":
+            ours += [OurClassifier(settings, graphed=True)]
+            ours += [OurClassifier(settings, bf16=True, graphed=True)] if settings.bf16 else []
         ours += [OurClassifier(settings, compiled=True)] if settings.compile else []
         # A dropout mask is not comparable, nor is a step without one to a step with it.
         peers = [] if case.dropout else [JaxClassifier(settings)]

@@ -111,6 +111,11 @@ class Compressor:
         return self._step
 
     @property
+    def finished(self) -> bool:
+        """Whether no cut can come any more, and none be taken back: the layers keep their sizes."""
+        return self.schedule.finished(self._step) and (self._watch is None or self._watch.pending is None)
+
+    @property
     def wants_metric(self) -> bool:
         """Whether the next call of :meth:`step` needs the metric, for the guard."""
         if self._watch is None:
@@ -270,7 +275,7 @@ class Compressor:
 
     def _look_ahead(self) -> None:
         """Record signals where an attempt is near, and leave the model after the last."""
-        if self.schedule.finished(self._step) and (self._watch is None or self._watch.pending is None):
+        if self.finished:
             self._recorder.close()
             return
         near = range(self._step + 1, self._step + 1 + BATCHES)

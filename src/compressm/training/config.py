@@ -49,6 +49,8 @@ class TrainConfig:
     """Of matrix products: float32; tf32, on a GPU; or bf16, by autocast. Recurrences stay in float32."""
     compile: bool = False
     """Compile every block with torch.compile; a cut compiles each changed one once more."""
+    cuda_graph: bool = False
+    """On a GPU, replay a recorded step once no cut can come any more; for sequences of one length."""
     seed: int = 0
     """Seed of initial weights, dropout and the order of the data."""
     steps: int = 4000
@@ -73,6 +75,11 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
+        if self.cuda_graph and self.regularization.hankel_weight is not None:
+            raise ValueError(
+                "cuda_graph is set, and so is regularization.hankel_weight, which computes on the CPU; "
+                "leave one out"
+            )
         if self.task in task_names():  # what else it may be, load() says
             self.model.check(get_task(self.task))
             self.distillation.check(get_task(self.task))

@@ -16,7 +16,7 @@ from compressm.data import Splits, load
 from compressm.saving import save
 from compressm.training.config import TrainConfig
 from compressm.training.costs import start_of_costs, summarise_costs
-from compressm.training.device import autocast, is_timed, matrix_precision, wait_for
+from compressm.training.device import is_timed, matrix_precision, wait_for
 from compressm.training.evaluation import evaluate, final_score
 from compressm.training.floor import step_floor
 from compressm.training.objectives import Model
@@ -202,15 +202,11 @@ class _Window:
 
 def _optimise(session: Session) -> tuple[Tensor, Tensor | None]:
     objective, batch = session.objective, session.next_batch()
-    session.optimizer.zero_grad(set_to_none=True)
-    with autocast(session.device, session.config.precision):
-        outputs = objective.forward(session.model, batch)
-        loss = session.loss(outputs, batch)
-    loss.total.backward()  # type: ignore[no-untyped-call]
+    loss, outputs = session.differentiate(batch)
     session.optimizer.step()
     session.scheduler.step()
     session.step += 1
-    return loss.task.detach(), objective.accuracy(outputs.detach(), batch.targets)
+    return loss, objective.accuracy(outputs, batch.targets)
 
 
 def _log(session: Session, folder: RunFolder, window: _Window, cut: Cut | None) -> Progress:

@@ -16,9 +16,10 @@ from compressm.data import Batch, Batches, Splits, get_task
 from compressm.models import compile_blocks
 from compressm.rivals import RandomStates
 from compressm.training.config import OptimizerConfig, TrainConfig
-from compressm.training.device import pick_device, random_states, restore_random_states
+from compressm.training.device import autocast, pick_device, random_states, restore_random_states
 from compressm.training.evaluation import evaluate
-from compressm.training.losses import Loss, TrainingLoss
+from compressm.training.graph import WARM, GraphedStep
+from compressm.training.losses import TrainingLoss
 from compressm.training.no_cuts import NoCuts
 from compressm.training.objectives import find_objective
 
@@ -73,6 +74,8 @@ class Session:
         self._began = time.perf_counter()
         self._earlier = 0.0 if checkpoint is None else checkpoint["elapsed"]
         self._step_times: list[tuple[int, float]] = []
+        self._graph: GraphedStep | None = None
+        self._usual = 0  # steps made without it since the layers had their sizes
         self.device = pick_device(config.device)
         torch.manual_seed(config.seed)
         task = get_task(config.task)
@@ -127,9 +130,33 @@ class Session:
         """The next training batch, on the device."""
         return next(self.batches).to(self.device)
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
-        """The loss of the step that is being made."""
-        return self._loss(self.model, outputs, batch, self.step)
+    def differentiate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of the task and outputs of a training batch; gradients are left in the parameters."""
+        if self._graph is None and self._may_record(batch):
+            self._graph = GraphedStep(self._differentiate, batch, self.optimizer)
+        if self._graph is not None and self._graph.fits(batch):
+            loss, outputs = self._graph(batch)
+            return loss.clone(), outputs
+        self._usual += 1
+        # A recorded step goes on writing into the gradients that there are.
+        self.optimizer.zero_grad(set_to_none=self._graph is None)
+        return self._differentiate(batch)
+
+    def _differentiate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with autocast(self.device, self.config.precision):
+            outputs = self.objective.forward(self.model, batch)
+            loss = self._loss(self.model, outputs, batch, self.step)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        return loss.task.detach(), outputs.detach()
+
+    def _may_record(self, batch: Batch) -> bool:
+        return (
+            self.config.cuda_graph
+            and self.device.type == "cuda"
+            and batch.lengths is None
+            and self._usual >= WARM
+            and (self.compressor is None or self.compressor.finished)
+        )
 
     def cut(self, loss: Tensor, validate: Callable[[], float]) -> Cut | None:
         """Let the compressor count the step that was just made.
@@ -141,8 +168,12 @@ class Session:
         if self.compressor is None:
             return None
         if self.config.compression.schedule == "auto":
-            return self.compressor.step(float(loss))
-        return self.compressor.step(validate() if self.compressor.wants_metric else None)
+            cut = self.compressor.step(float(loss))
+        else:
+            cut = self.compressor.step(validate() if self.compressor.wants_metric else None)
+        if cut is not None:
+            self._usual = 0
+        return cut
 
     def record_step_time(self, seconds: float) -> None:
         """Remember how long the step took, for the medians before and after the cuts."""

@@ -10,6 +10,9 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 TILE = 1024  # elements: two loads of 16 bytes in float32 for each thread of four warps
 COLUMNS = 64  # of a tile at most, so that sums over rows have enough parts and rows still fill cache lines
 PROGRAMS_PER_MULTIPROCESSOR = 8
+WORTH_A_LAUNCH = 1 << 23
+"""Elements from which a kernel of ours is quicker than PyTorch's several: measured on an H200, where a call
+of ours takes about 0.1 ms of the host's time and each of PyTorch's some microseconds."""
 
 # Said explicitly because Triton's default is about to change; multiply-add in one rounding.
 LAUNCH: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
@@ -46,10 +49,9 @@ class Tiles(NamedTuple):
 
 
 def on_triton(x: Tensor) -> bool:
-    """Whether x is on a CUDA device, and of a type that kernels with float32 inside can serve."""
-    return (
-        HAS_TRITON and x.device.type == "cuda" and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    )
+    """Whether x is large, on a CUDA device, and of a type that kernels with float32 inside can serve."""
+    served = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return HAS_TRITON and x.device.type == "cuda" and served and x.numel() >= WORTH_A_LAUNCH
 
 
 def programs_wanted(device: torch.device) -> int:
