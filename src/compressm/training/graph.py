@@ -28,6 +28,8 @@ class GraphedStep:
     """
 
     def __init__(self, compute: Compute, batch: Batch, optimizer: Optimizer) -> None:
+        # What it refers to, buffers of the model among it, must live as long as the graph that writes there.
+        self._compute = compute
         self._batch = Batch(batch.inputs.clone(), batch.targets.clone(), None)
         optimizer.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()

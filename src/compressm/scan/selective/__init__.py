@@ -60,8 +60,8 @@ def selective_scan(
 
     Raises:
         TypeError: an operand's dtype does not fit.
-        ValueError: a shape or device does not fit, an entry of A is positive, ``form`` is unknown or does
-            not serve the operands.
+        ValueError: a shape or device does not fit, an entry of A is positive (looked at on a CPU alone),
+            ``form`` is unknown or does not serve the operands.
     """
     device = u.device.type if isinstance(u, Tensor) else "cpu"
     if torch.is_autocast_enabled(device):
