@@ -144,17 +144,21 @@ def _moment(
     """``E[x x^H]`` over time steps of all signals, float64 or complex128."""
     real = realization == "real"
     size = A.shape[0] * (2 if real else 1)
-    total = torch.zeros(size, size, dtype=torch.float64 if real else torch.complex128)
+    # Signals of a GPU stay there, which makes their states many times faster; in double precision, for
+    # float32 products there may be set to fewer digits.
+    device = signals[0].device if signals[0].device.type == "cuda" else torch.device("cpu")
+    total = torch.zeros(size, size, dtype=torch.float64 if real else torch.complex128, device=device)
     stride = max(1, sum(signal.shape[0] * signal.shape[1] for signal in signals) // MAX_ROWS)
     count = 0
     for signal in signals:
         _check_finite(name, signal)
-        u = signal.to("cpu", torch.promote_types(signal.dtype, torch.float32))
-        x = lti_states(u, pair(A).to(u.dtype), pair(into).to(u.dtype), reverse=reverse)
+        least = torch.float64 if device.type == "cuda" else torch.float32
+        u = signal.to(device, torch.promote_types(signal.dtype, least))
+        x = lti_states(u, pair(A).to(u), pair(into).to(u), reverse=reverse)
         x = x.flatten(0, 1)[::stride]
         outer_products(x.flatten(1) if real else torch.complex(x[:, 0], x[:, 1]), total=total)
         count += len(x)
-    return mirrored(total) / count
+    return (mirrored(total) / count).cpu()
 
 
 def _root(moment: Tensor) -> Tensor:

@@ -162,8 +162,9 @@ def _time(
     method: Method,
     tick: Callable[[], None] | None,
 ) -> dict[str, list[float]]:
-    steps: dict[str, Step] = {one.name: one.step(case) for one in present}
-    if work(case).products:
-        steps[FLOOR] = products_alone(work(case), settings.device)
+    # Recorded and compiled steps keep the precision that they were made with.
     with matrix_precision("tf32" if settings.tf32 else "float32"):
+        steps: dict[str, Step] = {one.name: one.step(case) for one in present}
+        if work(case).products:
+            steps[FLOOR] = products_alone(work(case), settings.device)
         return interleave(steps, method.rounds, device=settings.device, clock=method.clock, tick=tick)
