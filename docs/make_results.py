@@ -186,7 +186,8 @@ def _before(run: Run) -> float | None:
 def machine(records: Sequence[Record]) -> str:
     """What the runs ran on, and how long: times depend on it."""
     places = {
-        f"{r['machine']['processor']}, {r['threads']} thread{'s' if r['threads'] > 1 else ''} a run"
+        r["machine"].get("gpu")
+        or f"{r['machine']['processor']}, {r['threads']} thread{'s' if r['threads'] > 1 else ''} a run"
         for r in records
     }
     steps = sorted({r["config"]["steps"] for r in records})
