@@ -114,11 +114,15 @@ def limits(comparisons: Sequence[Comparison]) -> Iterator[str]:
 
 
 def limit(comparison: Comparison, family: str, size: float, rival: str) -> str | None:
-    """Say so where the rival is above the default, or below it by less than a pooled standard deviation."""
+    """Say so where the rival is above the default, or below it by less than a pooled standard deviation.
+
+    Over the seeds that both have.
+    """
     metric = comparison.metric
     ours, theirs = comparison.scores(f"{family}default", size), comparison.scores(family + rival, size)
     if ours is None or theirs is None:
         return None
+    ours, theirs = ours.shared(theirs)
     lead = (ours.mean - theirs.mean) * (1 if metric.higher_is_better else -1)
     spreads = [spread for scores in (ours, theirs) if (spread := deviation(scores.values)) is not None]
     pooled = math.sqrt(math.fsum(spread**2 for spread in spreads) / len(spreads)) if spreads else math.inf

@@ -20,14 +20,27 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Scores:
-    """Test scores of one arm at one size."""
+    """Test scores of one arm at one size, by seed."""
 
-    values: tuple[float, ...]
+    by_seed: dict[int, float]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """In the order of the seeds."""
+        return tuple(self.by_seed.values())
 
     @property
     def mean(self) -> float:
         """Over the seeds."""
         return math.fsum(self.values) / len(self.values)
+
+    def shared(self, other: "Scores") -> tuple["Scores", "Scores"]:
+        """Both on the seeds that both have, or as they are if there is none."""
+        seeds = [seed for seed in self.by_seed if seed in other.by_seed]
+        if not seeds:
+            return self, other
+        first, second = ({seed: one.by_seed[seed] for seed in seeds} for one in (self, other))
+        return Scores(first), Scores(second)
 
     def told(self, metric: Metric) -> str:
         """``86.87 ± 1.99``."""
@@ -71,8 +84,8 @@ class Comparison:
         of_arm = sorted(
             (r for r in self.records if (r["arm"], r["size"]) == (arm, size)), key=lambda r: r["seed"]
         )
-        values = [self.metric.of(record_run(record).test) for record in of_arm]
-        known = tuple(value for value in values if value is not None)
+        values = {record["seed"]: self.metric.of(record_run(record).test) for record in of_arm}
+        known = {seed: value for seed, value in values.items() if value is not None}
         return Scores(known) if known else None
 
     def beside_default(self, others: "Sequence[Comparison]") -> "Comparison":
