@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from compressm.data import DataError, get_task, load
 from compressm.data.fsdd import thin_out
+from compressm.data.mu_law import mu_law
 
 Write = Callable[[str, list[bytes], list[int], list[int]], Path]
 
@@ -124,3 +125,23 @@ def test_a_damaged_recording_is_named(data: bytes, words: str, write: Write, tmp
     write("train", [encode_wav(np.ones(9)), data], [0, 1], [5, 6])
     with pytest.raises(DataError, match=words):
         load("fsdd", data_dir=tmp_path / "data")
+
+
+def test_the_stream_is_every_recording_in_levels_one_after_the_other(write: Write, tmp_path: Path) -> None:
+    random = np.random.RandomState(3)
+    made = {}
+    for part, first in (("train", 5), ("test", 0)):
+        made[part] = [random.randint(-30000, 30000, size=1100 + 7 * row) for row in range(10)]
+        index = [first + row % 5 for row in range(10)]
+        write(part, [encode_wav(samples) for samples in made[part]], [row % 10 for row in range(10)], index)
+    splits = load("fsdd-mulaw", data_dir=tmp_path / "data")
+    whole = mu_law(np.concatenate(made["test"]).astype(np.int16))
+    windows = (len(whole) - 1) // 1024
+    assert np.array_equal(splits.test.inputs.ravel(), whole[: 1024 * windows])
+    assert np.array_equal(splits.test.targets.ravel(), whole[1 : 1024 * windows + 1])
+    # A tenth of the recordings is held out whole, so no window of one part continues in the other.
+    held = load("fsdd", data_dir=tmp_path / "data").validation
+    assert len(held) == 1
+    assert held.lengths is not None
+    kept = sum(map(len, made["train"])) - int(held.lengths[0])
+    assert len(splits.train) == (kept - 1) // 1024

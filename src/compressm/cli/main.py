@@ -15,6 +15,7 @@ from compressm.cli.experiment import experiment
 from compressm.cli.models import compress, evaluate, inspect
 from compressm.cli.report import report
 from compressm.cli.reproduce import reproduce
+from compressm.cli.sample import sample
 from compressm.cli.train import resume, train
 from compressm.data import DataError
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "compress": compress,
     "report": report,
+    "sample": sample,
     "experiment": experiment,
     "reproduce": reproduce,
     "bench": bench,

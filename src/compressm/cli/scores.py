@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 # Figures beside the loss, in the order in which they are told.
-_ORDER = ("accuracy", "bits_per_character", "perplexity", "nrmse", "rollout_nrmse")
+_ORDER = ("accuracy", "bits_per_character", "bits_per_sample", "perplexity", "nrmse", "rollout_nrmse")
 
 
 def describe_score(loss: float, figures: Mapping[str, float], metric: str) -> str:
@@ -30,6 +30,8 @@ def short_score(figures: Mapping[str, float], metric: str) -> str:
             return f"acc. {value:6.1%}"
         case "bits_per_character":
             return f"{value:.3f} bpc"
+        case "bits_per_sample":
+            return f"{value:.3f} bits"
         case "perplexity":
             return f"ppl {value:.4g}"
         case _:
@@ -40,6 +42,8 @@ def _figure(name: str, value: float) -> str:
     match name:
         case "bits_per_character":
             return f"{value:.3f} bits per character"
+        case "bits_per_sample":
+            return f"{value:.3f} bits per sample"
         case "perplexity":
             return f"perplexity {value:.4g}"
         case "nrmse":

@@ -1,4 +1,4 @@
-"""Free Spoken Digits: raw waveforms at 8 kHz, or filtered and thinned out to 2 kHz.
+"""Free Spoken Digits: raw waveforms at 8 kHz, or filtered and thinned out to 2 kHz; or a stream to continue.
 
 The recordings numbered 0-4 of each speaker and digit are the official test set, the others are for training.
 """
@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from compressm.data.cache import cached_arrays
+from compressm.data.characters import windows
 from compressm.data.encodings import Scaled
 from compressm.data.errors import DataError
+from compressm.data.mu_law import LEVELS, mu_law
 from compressm.data.progress import progress_bar
 from compressm.data.source import Source
 from compressm.data.splits import VALIDATION_SEED, Array, Split, Splits, hold_out
@@ -26,6 +28,7 @@ LONGEST = 18_262
 TEST_RECORDINGS = 5
 # Batches end near their longest recording: the median is less than a fifth of the longest of all.
 PAD_TO = 64
+WINDOW = 1024
 
 
 def load_fsdd(source: Source, *, downsample: int = 1) -> Splits:
@@ -46,6 +49,23 @@ def load_fsdd(source: Source, *, downsample: int = 1) -> Splits:
         )
     train, test = (_read(part, source, downsample) for part in ("train", "test"))
     return Splits(*hold_out(train, seed=VALIDATION_SEED), test)
+
+
+def load_fsdd_stream(source: Source) -> Splits:
+    """Load each part's recordings one after the other as mu-law levels, in windows: the next sample is asked.
+
+    The recordings of the parts are those of :func:`load_fsdd`. Errors are those of it, too.
+    """
+    splits = load_fsdd(source)
+    return Splits(
+        *(windows(_stream(part), WINDOW, LEVELS) for part in (splits.train, splits.validation, splits.test))
+    )
+
+
+def _stream(split: Split) -> Array:
+    lengths = split.lengths if split.lengths is not None else np.full(len(split), split.steps)
+    waves = (wave[:length, 0] for wave, length in zip(split.inputs, lengths, strict=True))
+    return np.concatenate([mu_law(wave) for wave in waves])
 
 
 def _read(part: str, source: Source, downsample: int) -> Split:
@@ -144,5 +164,18 @@ TASKS = (
         length=-(-LONGEST // 4),
         description="Free Spoken Digits at 2 kHz, for quick runs.",
         reader=partial(load_fsdd, downsample=4),
+    ),
+    _task(
+        name="fsdd-mulaw",
+        kind="tokens",
+        symbol="sample",
+        input_dim=LEVELS,
+        num_classes=LEVELS,
+        vocab_size=LEVELS,
+        length=WINDOW,
+        sizes=(8_292, 949, 1_009),
+        rate=RATE,
+        description="Free Spoken Digits: the next sample at 8 kHz, in 256 mu-law levels, windows of 1,024.",
+        reader=load_fsdd_stream,
     ),
 )

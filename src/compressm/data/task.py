@@ -75,6 +75,7 @@ class Task:
             that a model can be run on its own outputs.
         generator: Writes the task's files, for tasks whose data the project makes itself.
         needs_files: Whether the files must be given as a data folder because no place to fetch them is known.
+        rate: Samples a second of what is sound in mu-law levels, else None.
     """
 
     name: str
@@ -87,12 +88,13 @@ class Task:
     reader: Reader
     kind: Kind = "classification"
     vocab_size: int | None = None
-    symbol: Literal["token", "character"] = "token"
+    symbol: Literal["token", "character", "sample"] = "token"
     masked: bool = False
     target_dim: int = 0
     feedback: bool = False
     generator: Generator | None = None
     needs_files: bool = False
+    rate: int | None = None
 
     @property
     def output_dim(self) -> int:

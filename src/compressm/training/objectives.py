@@ -108,7 +108,7 @@ class Pairs(Objective):
 class Tokens(Objective):
     """The symbol after each, or the answers where only these count: cross entropy over the steps that count.
 
-    Answers are compared by accuracy, texts in bits per character, other streams by perplexity.
+    Answers are compared by accuracy, texts and sound in bits for each symbol, other streams by perplexity.
     """
 
     evaluation_batch = 100
@@ -116,7 +116,7 @@ class Tokens(Objective):
     def __init__(self, task: Task) -> None:
         self.masked, self.symbol = task.masked, task.symbol
         if not self.masked:
-            self.metric = Metric("bits_per_character" if self.symbol == "character" else "perplexity", "min")
+            self.metric = Metric("perplexity" if self.symbol == "token" else f"bits_per_{self.symbol}", "min")
 
     def make_model(self, task: Task, settings: ModelConfig, state_dim: Sizes) -> Model:
         """A :class:`LanguageModel`."""
@@ -150,8 +150,8 @@ class Tokens(Objective):
         """Accuracy, and for streams the loss in the units of the field."""
         told = super().figures(loss, accuracy)
         if not self.masked:
-            if self.symbol == "character":
-                told["bits_per_character"] = loss / math.log(2)
+            if self.symbol != "token":
+                told[f"bits_per_{self.symbol}"] = loss / math.log(2)
             # Of a model that is worse than anything; math.exp would raise instead.
             told["perplexity"] = math.exp(loss) if loss < 700 else math.inf
         return told

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 class Metric(NamedTuple):
     """What is compared, and whether more of it is better ("max") or less ("min").
 
-    Names: "accuracy" (share of right answers), "bits_per_character", "perplexity", "nrmse" (root mean square
-    error over the targets' standard deviation).
+    Names: "accuracy" (share of right answers), "bits_per_character", "bits_per_sample", "perplexity", "nrmse"
+    (root mean square error over the targets' standard deviation).
     """
 
     name: str
