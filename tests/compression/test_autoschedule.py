@@ -75,6 +75,15 @@ def test_cuts_follow_each_other_once_spectrum_and_metric_have_settled() -> None:
     assert made == [220, 340, 460, 500]
 
 
+def test_the_last_attempt_can_be_kept_for_the_end() -> None:
+    made = simulate(AutoSchedule(total_steps=STEPS, latest=0.9, last=0.8))
+    assert made[:3] == [220, 340, 460]
+    assert 800 <= made[3] <= 900
+    schedule = AutoSchedule(total_steps=STEPS, cuts=1, latest=0.9, last=0.9)
+    assert [step for step in range(STEPS + 1) if schedule.possible(step)] == [900]
+    assert simulate(schedule) == [900]
+
+
 def test_a_late_transition_is_awaited() -> None:
     def settled_at_once(step: int) -> Tensor:
         return settling(step + 1000)
@@ -204,6 +213,7 @@ def test_what_is_wrong_is_refused() -> None:
         ({"settle": 1.5}, "settle is 1.5"),
         ({"rate": float("nan")}, "rate is nan"),
         ({"earliest": 0.5, "latest": 0.5}, "earliest < latest"),
+        ({"last": 0.6}, r"last is 0.6; it must be in \[0, 0.5\]"),
         ({"mode": "down"}, "mode is 'down'"),
         ({"mode": None, "target": 1.0}, "a target is for a metric"),
         ({"cuts": 30}, "30 attempts, 20 steps apart, do not fit between steps 50 and 500"),

@@ -100,12 +100,32 @@ def test_the_moments_move_with_the_cut_that_was_found() -> None:
     assert optimizer.state[B]["exp_avg"].shape == B.shape
 
 
+def test_attempts_before_the_last_go_no_deeper_than_the_energy_says() -> None:
+    model = make()
+    rule = TargetMetric(lambda: 1.0, early=0.05)
+    compressor = compressm.Compressor(
+        model, rank=rule, schedule=compressm.Schedule(total_steps=2, stop=1.0, cuts=2), reduction="balanced"
+    )
+    bounded = make()
+    compressm.compress(
+        bounded, rank=compressm.EnergyRank(tolerance=0.05, threshold=1.0), reduction="balanced"
+    )
+    compressor.step()
+    assert all(a >= b for a, b in zip(model.state_dims, bounded.state_dims, strict=True))
+    assert max(model.state_dims) < 12
+    early = model.state_dims
+    compressor.step()
+    assert max(model.state_dims) < min(early)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"tolerance": -1.0}, "tolerance is -1.0"),
         ({"mode": "best"}, "mode is 'best'"),
         ({"trials": 0}, "trials is 0"),
+        ({"early": 0.6}, "early is 0.6"),
+        ({"early": 0.0}, "early is 0.0"),
     ],
 )
 def test_bad_settings_are_refused(arguments: dict[str, Any], message: str) -> None:

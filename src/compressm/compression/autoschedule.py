@@ -35,6 +35,7 @@ class AutoSchedule:
         target: Value of the metric below which (mode "max": above which) learning has begun in earnest. For
             tasks with a plateau before their phase transition, which nothing else tells from the last one.
         interval: Share of training between checks.
+        last: Share of training before which the last attempt is not made, for :class:`TargetMetric`.
 
     Raises:
         ValueError: If an argument is out of range or the attempts do not fit between earliest and latest.
@@ -53,21 +54,25 @@ class AutoSchedule:
         mode: Mode | None = "min",
         target: float | None = None,
         interval: float = 0.02,
+        last: float = 0.0,
     ) -> None:
         _check_ranges(cuts=cuts, patience=patience, settle=settle, rate=rate, mode=mode, target=target)
         if not 0 <= earliest < latest <= 1:
             raise ValueError(
                 f"AutoSchedule: earliest={earliest}, latest={latest} must satisfy 0 <= earliest < latest <= 1"
             )
+        if not 0 <= last <= latest:
+            raise ValueError(f"AutoSchedule: last is {last}; it must be in [0, {latest}], up to latest")
         self.total_steps, self.patience, self.settle = total_steps, patience, settle
         self._every = max(1, round(interval * total_steps))
         self._first = max(1, round(earliest * total_steps))
-        last = round(latest * total_steps)
-        self._deadlines = tuple(last - self._every * (cuts - j) for j in range(1, cuts + 1))
+        self._last_from = round(last * total_steps)
+        end = round(latest * total_steps)
+        self._deadlines = tuple(end - self._every * (cuts - j) for j in range(1, cuts + 1))
         if self._deadlines[0] < self._first:
             raise ValueError(
                 f"AutoSchedule: {cuts} attempts, {self._every} steps apart, do not fit between steps "
-                f"{self._first} and {last}; take fewer cuts, more steps or a later end"
+                f"{self._first} and {end}; take fewer cuts, more steps or a later end"
             )
         self._curve = None if mode is None else LearningCurve(mode, rate, patience * self._every, target)
         self._made = 0
@@ -87,6 +92,12 @@ class AutoSchedule:
         """A tracker that looks back as far as this schedule asks."""
         return HSVTracker(realization=realization, states=states, window=self.patience)
 
+    @property
+    def _begins(self) -> int:
+        """The first step at which the next attempt may be made."""
+        is_last = self._made == self.attempts - 1
+        return max(self._first, self._last_from) if is_last else self._first
+
     def needs_tracking(self, step: int) -> bool:
         """At the checks whose result can still lead to an attempt."""
         looked_back = self._first - self.patience * self._every
@@ -94,7 +105,7 @@ class AutoSchedule:
 
     def possible(self, step: int) -> bool:
         """Whether ``step`` is a check after ``earliest``, or the last moment of an attempt not made yet."""
-        if self._made == self.attempts or step < self._first or step > self._deadlines[-1]:
+        if self._made == self.attempts or step < self._begins or step > self._deadlines[-1]:
             return False
         return step % self._every == 0 or step in self._deadlines[self._made :]
 
@@ -112,7 +123,7 @@ class AutoSchedule:
             self._curve.add(step, observation.metric)
         if self._made == self.attempts:
             return None
-        ready = step % self._every == 0 and self._ready(step, observation)
+        ready = step % self._every == 0 and self._ready(step, observation) and step >= self._begins
         if not ready and step < self._deadlines[self._made]:
             return None
         self._made += 1

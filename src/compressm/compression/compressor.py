@@ -185,7 +185,10 @@ class Compressor:
             optimizers=self._optimizers,
             optimizer_state=self.optimizer_state,
         )
-        plan = rule.search(plan_for) if isinstance(rule, TargetMetric) else plan_for(rule)
+        if isinstance(rule, TargetMetric):
+            plan = rule.search(plan_for, last=attempt == attempts)
+        else:
+            plan = plan_for(rule)
         plan.apply()
         record = Cut(
             step=self._step,

@@ -23,12 +23,18 @@ class TargetMetric(Sizes, RankRule):
     cut when the metric no longer improves fast (:class:`AutoSchedule`), and give a :class:`Rollback` that
     looks at the metric once more after recovery.
 
+    A metric that loses nothing now does not say that the states are worth nothing: a model that is still
+    learning may come to need them (on sequential MNIST a cut as deep as this at a fifth of training cost
+    three points in the end). So the attempts before the last go no deeper than ``early``, and the last
+    belongs late (``AutoSchedule(last=0.8)``).
+
     Args:
         evaluate: Measures the model as it is: a validation score, say. Called ``trials + 1`` times an
             attempt; it must leave the model in the mode it found. Random numbers it draws are given back.
         tolerance: How much worse the metric may be right after the cut, in its own unit.
         mode: Whether a good metric is large ("max") or small ("min").
         trials: Levels to try; each halves the ratio between the tightest and the loosest.
+        early: Share of the sum of Hankel singular values that an attempt before the last may discard.
         multiple_of: See :class:`Sizes`, also for ``minimum`` and ``maximum``.
 
     Raises:
@@ -39,6 +45,7 @@ class TargetMetric(Sizes, RankRule):
     tolerance: float = 0.005
     mode: Literal["max", "min"] = "max"
     trials: int = 7
+    early: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,17 +57,22 @@ class TargetMetric(Sizes, RankRule):
             raise ValueError(f"TargetMetric: mode is {self.mode!r}; choose 'max' or 'min'")
         if self.trials < 1:
             raise ValueError(f"TargetMetric: trials is {self.trials}; it must be at least 1")
+        if not _TIGHTEST < self.early <= _LOOSEST:
+            raise ValueError(
+                f"TargetMetric: early is {self.early}; it must be in ({_TIGHTEST:g}, {_LOOSEST:g}]"
+            )
 
     def targets(self, spectra: Sequence[Spectrum], attempt: int, attempts: int) -> list[Target]:
         """What is known without trying: the sizes there are."""
         del attempt, attempts
         return [Target(order=spectrum.state_dim) for spectrum in spectra]
 
-    def search(self, plan: Callable[[RankRule], CutPlan]) -> CutPlan:
+    def search(self, plan: Callable[[RankRule], CutPlan], *, last: bool = True) -> CutPlan:
         """The plan of the deepest cut that the metric allows, not applied.
 
         Args:
             plan: Plans the cut of a rule, without making it.
+            last: Whether no attempt follows.
 
         Raises:
             ValueError: If the metric before any cut is not a number.
@@ -69,7 +81,7 @@ class TargetMetric(Sizes, RankRule):
         if not math.isfinite(before):
             raise ValueError(f"TargetMetric: the metric is {before} before the cut; it must be a number")
         best = plan(self)
-        tight, loose = math.log(_TIGHTEST), math.log(_LOOSEST)
+        tight, loose = math.log(_TIGHTEST), math.log(_LOOSEST if last else self.early)
         for _ in range(self.trials):
             level = 0.5 * (tight + loose)
             candidate = plan(self._rule(math.exp(level)))

@@ -22,6 +22,7 @@ from compressm.compression.reducers import find_reducer
 from compressm.rivals import AireStates, LastStates, ModalStates, RandomStates, SmallestStates
 
 _RULES = ("rank", "tolerance", "fraction", "error_bound", "total", "target")
+_LATEST, _LATEST_TARGET = 0.5, 0.8
 _RIVALS = ("modal", "modal-hinf", "last", "aire", "smallest", "random")
 
 
@@ -54,8 +55,9 @@ class CompressionConfig:
     """Where the attempts begin, as a share of training."""
     stop: float = 0.1
     """Where they end (schedule fixed)."""
-    latest: float = 0.5
-    """Where they end at the latest (schedule auto)."""
+    latest: float | None = None
+    """Where they end at the latest (schedule auto): half of training if not given. With a target four fifths,
+    and the last attempt is made there."""
     realization: Literal["real", "complex"] = "real"
     """Form to balance: the real map in use, or the published complex one."""
     reduction: str | None = None
@@ -126,8 +128,14 @@ class CompressionConfig:
     def make_schedule(self, total_steps: int) -> CutSchedule:
         """The attempts over a training of ``total_steps``."""
         if self.schedule == "auto":
+            targeted = self.target is not None
+            latest = (_LATEST_TARGET if targeted else _LATEST) if self.latest is None else self.latest
             return AutoSchedule(
-                total_steps=total_steps, cuts=self.cuts, earliest=max(self.start, 0.05), latest=self.latest
+                total_steps=total_steps,
+                cuts=self.cuts,
+                earliest=max(self.start, 0.05),
+                latest=latest,
+                last=latest if targeted else 0.0,
             )
         return Schedule(total_steps=total_steps, start=self.start, stop=self.stop, cuts=self.cuts)
 
