@@ -1,4 +1,4 @@
-"""The pointwise parts, batch norm and skip term on a CUDA device: right, and their time against PyTorch's.
+"""The pointwise parts and the skip term on a CUDA device: right, and their time against PyTorch's.
 
     python benchmarks/gpu_pointwise.py [--json FILE] [--repeats R] [--seed S]
 
@@ -7,30 +7,25 @@ that are fresh in every run (the seed is printed), and a whole block with its ow
 above the tolerance ends the run with status 1, as does a machine without a CUDA device. Then each part is
 timed by the device's clock, as our operators and as PyTorch's in eager mode, medians of several runs:
 matrices (M, H) of a sCIFAR and of an sMNIST model. The floor is the time that a copy takes for the bytes that
-cannot be avoided: operands and results once each, batch norm's matrices twice, because all of them must be
-seen before the first result. Where even the floor is far below 50 microseconds, the starting of kernels is
-what takes the time.
+cannot be avoided: operands and results once each. Where even the floor is far below 50 microseconds, the
+starting of kernels is what takes the time.
 """
 
-import argparse
 import contextlib
 import copy
 import functools
-import json
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from gpu_scan import copy_bandwidth, seconds
+from gpu_scan import run_on_card, seconds
 from torch import Tensor
 
 from compressm.layers import LRU
 from compressm.layers.skip import add_skip
-from compressm.models import Block, MaskedBatchNorm
+from compressm.models import Block
 from compressm.models.pointwise import gate_dropout_residual, gelu_dropout
 from compressm.models.pointwise_ops import glu_op
 from compressm.scan.runtime import tiles
@@ -39,7 +34,7 @@ P = 0.1
 CHECKS = [(5003, 3), (4099, 130), (8192, 512), (39200, 8), (70_001, 1)]
 SHAPES = {"sCIFAR": (51200, 512), "sMNIST": (39200, 8)}
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Relative, of whole tensors. bfloat16 keeps 8 bits; batch norm's gradient starts from rounded outputs.
+# Relative, of whole tensors. bfloat16 keeps 8 bits.
 TOLERANCE = {"float32": 1e-6, "bfloat16": 1e-2, "block": 2e-5}
 
 Function = Callable[..., Tensor]
@@ -65,23 +60,6 @@ def glu_of_pytorch(x: Tensor, both: Tensor, bias: Tensor, p: float = P) -> Tenso
     return x + F.dropout(a * torch.sigmoid(b), p)
 
 
-@functools.cache
-def norm_module(channels: int, device: torch.device) -> MaskedBatchNorm:
-    return MaskedBatchNorm(channels).to(device)
-
-
-def norm(x: Tensor) -> Tensor:
-    out: Tensor = norm_module(x.shape[-1], x.device)(x)
-    return out
-
-
-def norm_of_pytorch(x: Tensor) -> Tensor:
-    module = norm_module(x.shape[-1], x.device)
-    if x.dtype == torch.float64:
-        return F.batch_norm(x, None, None, training=True)
-    return F.batch_norm(x, module.running_mean, module.running_var, training=True)
-
-
 def skip_of_pytorch(y: Tensor, u: Tensor, D: Tensor) -> Tensor:
     return torch.addcmul(y, u, D.to(y.dtype))
 
@@ -98,41 +76,18 @@ PARTS = {
     "gelu": Part(functools.partial(gelu_dropout, p=P), gelu_of_pytorch, ("narrow",), (2, 3)),
     "gate": Part(functools.partial(gate_dropout_residual, p=P), gate_of_pytorch, ("narrow",) * 3, (4, 5)),
     "glu": Part(glu, glu_of_pytorch, ("narrow", "wide", "wide row"), (4, 5)),
-    "norm": Part(norm, norm_of_pytorch, ("narrow",), (3, 5)),
     "skip": Part(add_skip, skip_of_pytorch, ("narrow", "narrow", "row"), (3, 3)),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=None, help="of the checks' inputs; fresh by default")
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit(
-            "gpu_pointwise: this machine has no CUDA device, and there is nothing to measure without one"
-        )
-    seed = torch.seed() if options.seed is None else options.seed
-    torch.manual_seed(seed)
     tiles.WORTH_A_LAUNCH = 0  # also where PyTorch is quicker
-    errors = check("cuda")
-    wrong = report(errors, seed)
-    bandwidth = copy_bandwidth(options.repeats)
-    print(f"{torch.cuda.get_device_name()}: copies move {bandwidth / 1e12:.2f} TB/s, read and written")
-    rows = {} if wrong else measure_all(bandwidth, options.repeats)
-    if options.json:
-        result = {
-            "device": torch.cuda.get_device_name(),
-            "torch": torch.__version__,
-            "seed": seed,
-            "errors": errors,
-            "bandwidth": bandwidth,
-            "parts": rows,
-        }
-        options.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    if wrong:
-        sys.exit(f"gpu_pointwise: wrong beyond the tolerance: {', '.join(wrong)}")
+
+    def check_with(seed: int) -> dict[str, dict[str, float]]:
+        torch.manual_seed(seed)
+        return check("cuda")
+
+    run_on_card(__doc__ or "", "gpu_pointwise", "parts", check_with, report, measure_all)
 
 
 def operands(part: Part, shape: tuple[int, int], device: str, dtype: torch.dtype) -> list[Tensor]:

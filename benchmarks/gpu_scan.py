@@ -59,19 +59,31 @@ class Passes(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    run_on_card(__doc__ or "", "gpu_scan", "passes", lambda seed: check("cuda", seed), report, measure_all)
+
+
+def run_on_card(
+    description: str,
+    name: str,
+    key: str,
+    check: Callable[[int], dict[str, dict[str, float]]],
+    report: Callable[[dict[str, dict[str, float]], int], list[str]],
+    measure: Callable[[float, int], dict[str, Any]],
+) -> None:
+    """Check with a seed and report; measure if nothing is wrong; write both; exit with 1 if something is."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--seed", type=int, default=None, help="of the checks' inputs; fresh by default")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("gpu_scan: this machine has no CUDA device, and there is nothing to measure without one")
+        sys.exit(f"{name}: this machine has no CUDA device, and there is nothing to measure without one")
     seed = torch.seed() if options.seed is None else options.seed
-    errors = check("cuda", seed)
+    errors = check(seed)
     wrong = report(errors, seed)
     bandwidth = copy_bandwidth(options.repeats)
     print(f"{torch.cuda.get_device_name()}: copies move {bandwidth / 1e12:.2f} TB/s, read and written")
-    rows = {} if wrong else measure_all(bandwidth, options.repeats)
+    rows = {} if wrong else measure(bandwidth, options.repeats)
     if options.json:
         result = {
             "device": torch.cuda.get_device_name(),
@@ -79,11 +91,11 @@ def main() -> None:
             "seed": seed,
             "errors": errors,
             "bandwidth": bandwidth,
-            "passes": rows,
+            key: rows,
         }
         options.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
     if wrong:
-        sys.exit(f"gpu_scan: wrong beyond the tolerance: {', '.join(wrong)}")
+        sys.exit(f"{name}: wrong beyond the tolerance: {', '.join(wrong)}")
 
 
 def check(device: str, seed: int) -> dict[str, dict[str, float]]:

@@ -147,3 +147,14 @@ def test_cuda_tensors_are_traced_without_a_device(channels: int, monkeypatch: py
     assert (out.shape, out.dtype, out.device) == (x.shape, x.dtype, x.device)
     for grad, operand in zip(grads, (both, bias), strict=True):
         assert (grad.shape, grad.dtype) == (operand.shape, operand.dtype)
+
+
+@pytest.mark.parametrize("shape", [(51200, 512), (39200, 8), (7, 130), (1, 1), (100, 1024), (3, 70_000)])
+@pytest.mark.parametrize("programs", [None, 1056])
+def test_tiles_cover_the_matrix_once(shape: tuple[int, int], programs: int | None) -> None:
+    (M, H), cut = shape, tiles.Tiles.of(*shape, programs)
+    assert cut.columns * cut.blocks >= H > cut.columns * (cut.blocks - 1)
+    assert cut.steps * cut.parts >= M > cut.steps * (cut.parts - 1)
+    assert cut.steps % cut.rows == 0
+    if programs is not None:
+        assert cut.parts * cut.blocks <= max(programs, cut.blocks)

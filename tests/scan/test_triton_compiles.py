@@ -15,9 +15,8 @@ triton = pytest.importorskip("triton", reason="Triton has no wheels for this pla
 LTI = importlib.import_module("compressm.scan.lti.triton")
 SELECTIVE = importlib.import_module("compressm.scan.selective.triton")
 SSD = importlib.import_module("compressm.scan.ssd.triton")
-POINTWISE, NORM, SKIP = (
-    importlib.import_module(f"compressm.{name}_triton")
-    for name in ("models.pointwise", "models.norm", "layers.skip")
+POINTWISE, SKIP = (
+    importlib.import_module(f"compressm.{name}_triton") for name in ("models.pointwise", "layers.skip")
 )
 INTEGERS = {"M", "count", "threshold", "L", "d", "N", "blocks", "steps", "chunks", "parts", "heads", "K", "V"}
 STATES = {"BLOCK": LTI.MAX_BLOCK, "STAGES": LTI.STAGES}
@@ -67,9 +66,6 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "pointwise gate_backward": (POINTWISE, FLAT, LAUNCH),
     "pointwise glu": (POINTWISE, ROWS | {"DROPOUT": True}, LAUNCH),
     "pointwise glu_backward": (POINTWISE, ROWS | {"DROPOUT": True}, LAUNCH),
-    "norm sums": (NORM, ROWS | {"BACKWARD": True}, LAUNCH),
-    "norm finish": (NORM, {"H": 512, "ROWS": 128, "COLUMNS": 8, "BACKWARD": False}, LAUNCH),
-    "norm apply": (NORM, ROWS | {"BACKWARD": True}, LAUNCH),
     "skip skip": (SKIP, ROWS, LAUNCH),
     "skip skip_backward": (SKIP, ROWS, LAUNCH),
 }

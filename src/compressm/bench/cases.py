@@ -162,4 +162,4 @@ def choose(names: tuple[str, ...]) -> list[Case]:
     for name in names:
         if name not in CASES:
             raise ValueError(f"unknown case {name!r}; choose from {', '.join(CASES)}")
-    return [CASES[name] for name in names or CASES if names or name not in FOR_A_GPU]
+    return [CASES[name] for name in names or (name for name in CASES if name not in FOR_A_GPU)]

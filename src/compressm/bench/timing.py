@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from compressm.training.device import wait_for
+
 Step = Callable[[], object]
 
 PAUSE = 0.01
@@ -57,17 +59,12 @@ def interleave(
 
 
 def _seconds(step: Step, repeats: int, device: str, clock: Callable[[], float]) -> float:
-    _wait_for(device)
+    wait_for(torch.device(device))
     began = clock()
     for _ in range(repeats):
         step()
-    _wait_for(device)
+    wait_for(torch.device(device))
     return (clock() - began) / repeats
-
-
-def _wait_for(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
