@@ -7,12 +7,13 @@ tables here; of the others, which scripts in experiments/ made, table and figure
 """
 
 import argparse
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from results_picture import draw_overview
 from results_reading import ROOT, Comparison, read_comparison
+from results_standings import told_standings
 
 from compressm.experiments.beside_paper import paper_table
 from compressm.experiments.reproduction import read_reproduction, reproduction_names
@@ -20,9 +21,6 @@ from compressm.experiments.results import Record
 from compressm.report import Column, Row, Run, Table, to_markdown
 from compressm.report.groups import Group, deviation, group_runs, mean
 from compressm.report.numbers import MISSING, fixed
-
-RIVALS = ("scratch", "published", "random", "distillation", "full")
-SIZED = ("published", "scratch", "random", "distillation")
 
 INTRO = """# Results
 
@@ -35,6 +33,10 @@ measured best. *published* is the published method (complex balancing by the lay
 *scratch* is the same small size from the start.
 """
 
+SEEN = """Mean test scores by final states beside full size, the dashed line. What *default* gains over
+*scratch* is what training large first was worth.
+"""
+
 
 def main() -> None:
     """Write the page."""
@@ -42,16 +44,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "experiments" / "results")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md")
     given = parser.parse_args()
-    given.out.write_text(make_page(given.results, given.out.parent), encoding="utf-8")
+    comparisons, others = read_all(given.results)
+    picture = given.out.with_suffix(".png")
+    draw_overview(comparisons, picture)
+    given.out.write_text(make_page(comparisons, others, picture), encoding="utf-8")
 
 
-def make_page(results: Path, page_folder: Path) -> str:
-    """The whole page.
-
-    Args:
-        results: Folder of result folders.
-        page_folder: Where the page will stand, for links to figures.
-    """
+def read_all(results: Path) -> tuple[list[Comparison], list[Path]]:
+    """The comparisons in a folder of results, and the folders of scripts."""
     comparisons, others = [], []
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         found = read_comparison(folder)
@@ -59,8 +59,20 @@ def make_page(results: Path, page_folder: Path) -> str:
             comparisons.append(found)
         elif (folder / "table.md").is_file():
             others.append(folder)
-    parts = [INTRO, "## In short\n", to_markdown(overview(comparisons))]
-    parts += ["## Where it does not help, or not for certain\n", "\n".join(limits(comparisons)) + "\n"]
+    return comparisons, others
+
+
+def make_page(comparisons: Sequence[Comparison], others: Sequence[Path], picture: Path) -> str:
+    """The whole page; ``picture`` lies beside it."""
+    page_folder = picture.parent
+    parts = [
+        INTRO,
+        "## In short\n",
+        SEEN,
+        *pictures([picture], page_folder),
+        to_markdown(overview(comparisons)),
+    ]
+    parts += ["## Where it does not help\n", told_standings(comparisons)]
     parts += ["## Every comparison\n"]
     parts += [section(comparison, page_folder) for comparison in comparisons]
     parts += [script_section(folder, page_folder) for folder in others]
@@ -88,52 +100,6 @@ def overview(comparisons: Sequence[Comparison]) -> Table:
     headings = ("test", "states", "default", "published", "scratch", "full", "default minus scratch")
     columns = (Column("comparison", align="left"), *(Column(title) for title in headings))
     return Table(columns, tuple(rows), ("Mean ± standard deviation over the seeds.",))
-
-
-def limits(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """A line for every rival at every size that the default does not beat by a pooled standard deviation."""
-    found = False
-    for comparison in (each.beside_default(comparisons) for each in comparisons):
-        for family in comparison.families():
-            for size in comparison.sizes(f"{family}default"):
-                for rival in SIZED:
-                    line = limit(comparison, family, size, rival)
-                    if line is not None:
-                        found = True
-                        yield line
-        for arm in dict.fromkeys(record["arm"] for record in comparison.records):
-            if arm in RIVALS or arm.removesuffix("default") in comparison.families():
-                continue
-            for size in comparison.sizes(arm):
-                line = limit(comparison, "", size, arm)
-                if line is not None:
-                    found = True
-                    yield line
-    if not found:
-        yield "Nowhere in these results is the default within a standard deviation of a rival of its size."
-
-
-def limit(comparison: Comparison, family: str, size: float, rival: str) -> str | None:
-    """Say so where the rival is above the default, or below it by less than a pooled standard deviation.
-
-    Over the seeds that both have.
-    """
-    metric = comparison.metric
-    ours, theirs = comparison.scores(f"{family}default", size), comparison.scores(family + rival, size)
-    if ours is None or theirs is None:
-        return None
-    ours, theirs = ours.shared(theirs)
-    lead = (ours.mean - theirs.mean) * (1 if metric.higher_is_better else -1)
-    spreads = [spread for scores in (ours, theirs) if (spread := deviation(scores.values)) is not None]
-    pooled = math.sqrt(math.fsum(spread**2 for spread in spreads) / len(spreads)) if spreads else math.inf
-    if lead > pooled:
-        return None
-    words = "is better than the default" if lead < 0 else "is not clearly worse than the default"
-    name = f"{family}{rival}"
-    return (
-        f"- {comparison.title}, {size:g} states: *{name}* {words} "
-        f"({theirs.told(metric)} against {ours.told(metric)})."
-    )
 
 
 def section(comparison: Comparison, page_folder: Path) -> str:
