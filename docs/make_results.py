@@ -16,7 +16,7 @@ from results_reading import ROOT, Comparison, read_comparison
 from results_standings import told_standings
 
 from compressm.experiments.beside_paper import paper_table
-from compressm.experiments.reproduction import read_reproduction, reproduction_names
+from compressm.experiments.reproduction import read_reproduction
 from compressm.experiments.results import Record
 from compressm.report import Column, Row, Run, Table, to_markdown
 from compressm.report.groups import Group, deviation, group_runs, mean
@@ -109,8 +109,8 @@ def section(comparison: Comparison, page_folder: Path) -> str:
         lines.append(f"`{comparison.command}`\n")
     lines.append(machine(comparison.records) + "\n")
     lines.append(to_markdown(table(comparison)))
-    if comparison.name in reproduction_names():
-        beside = paper_table(read_reproduction(comparison.name), comparison.records)
+    if comparison.table is not None:
+        beside = paper_table(read_reproduction(comparison.table), comparison.records)
         if beside is not None:
             lines += ["Beside the paper:\n", to_markdown(beside)]
     return "\n".join([*lines, *pictures(comparison.figures, page_folder)])

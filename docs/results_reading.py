@@ -52,11 +52,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One results.jsonl of the comparison runner."""
+    """One results.jsonl of the comparison runner; ``table`` names what `compressm reproduce` made."""
 
     name: str
     title: str
     command: str
+    table: str | None
     records: tuple[Record, ...]
     figures: tuple[Path, ...]
 
@@ -110,23 +111,25 @@ def read_comparison(folder: Path) -> Comparison | None:
         return None
     if not records:
         return None
-    title, command = origin(folder.name)
-    return Comparison(folder.name, title, command, records, tuple(sorted(folder.glob("*.png"))))
+    title, command, table = origin(folder.name)
+    return Comparison(folder.name, title, command, table, records, tuple(sorted(folder.glob("*.png"))))
 
 
-def origin(name: str) -> tuple[str, str]:
-    """Title and command of a comparison: of its experiment file, or of the table it reproduces."""
+def origin(name: str) -> tuple[str, str, str | None]:
+    """Title and command of a comparison, of its experiment file or the table it reproduces, and the table."""
     file = ROOT / "experiments" / f"{name}.toml"
     if file.is_file():
         text = file.read_text(encoding="utf-8")
         commands = [line[2:] for line in text.splitlines() if line.startswith("# compressm ")]
-        return tomllib.loads(text)["title"], commands[0] if commands else ""
-    if name in reproduction_names():
+        return tomllib.loads(text)["title"], commands[0] if commands else "", None
+    table, _, budget = name.rpartition("-") if name.endswith("-quick") else (name, "", "small")
+    if table in reproduction_names():
         command = (
-            f"compressm reproduce {name} --budget small --data-dir DATA --out experiments/results/{name}"
+            f"compressm reproduce {table} --budget {budget} --data-dir DATA --out experiments/results/{name}"
         )
-        return read_reproduction(name).title, command
-    return name, ""
+        suffix = f", budget {budget}" if budget != "small" else ""
+        return read_reproduction(table).title + suffix, command, table
+    return name, "", None
 
 
 def _shared(record: Record) -> dict[str, Any]:
