@@ -6,6 +6,7 @@ assigns. So a failed cut leaves model and optimiser as they were.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,8 @@ from compressm.adapters import CompressibleLayer, LayerBalancing, ParameterUpdat
 from compressm.compression.optimizer_state import OptimizerState, find_optimizer, plan_state, replace_value
 from compressm.compression.ranks import RankRule, Spectrum, Target
 from compressm.compression.record import LayerCut
-from compressm.compression.reducers import Reducer
+from compressm.compression.reducers import Balanced, Reducer
+from compressm.compression.side_by_side import side_by_side
 from compressm.compression.signals import SignalRecorder
 
 
@@ -76,10 +78,11 @@ def balance_layers(
         RuntimeError: If signals that the reducer needs were not recorded.
         ValueError: Naming the layer, if one is unstable or not finite.
     """
-    return [
-        reducer.balance(layer, recorder.signals(layer.name))
+    tasks = [
+        partial(reducer.balance, layer, recorder.signals(layer.name))
         for layer, reducer in zip(layers, reducers, strict=True)
     ]
+    return side_by_side(tasks) if _independent(layers, reducers) else [task() for task in tasks]
 
 
 def plan_cut(
@@ -110,17 +113,37 @@ def plan_cut(
         for layer, balancing, reducer in zip(layers, balancings, reducers, strict=True)
     ]
     targets = rule.targets(spectra, attempt, attempts)
-    cuts: list[LayerCut] = []
-    assignments: list[_Assignment] = []
-    for layer, balancing, target, reducer in zip(layers, balancings, targets, reducers, strict=True):
+
+    def plan_layer(
+        layer: CompressibleLayer, balancing: LayerBalancing, target: Target, reducer: Reducer
+    ) -> tuple[LayerCut, list[_Assignment]]:
         cut, updates = _cut_layer(layer, balancing, target, rule, reducer)
-        cuts.append(cut)
+        assignments = []
         for name, update in updates.items():
             parameter = cast(nn.Parameter, layer.parameter(name))
             optimizer = find_optimizer(optimizers, parameter)
             state = {} if optimizer is None else plan_state(optimizer, parameter, update, optimizer_state)
             assignments.append(_Assignment(parameter, update.value, optimizer, state))
-    return CutPlan(tuple(cuts), tuple(layers), tuple(assignments))
+        return cut, assignments
+
+    tasks = [partial(plan_layer, *one) for one in zip(layers, balancings, targets, reducers, strict=True)]
+    planned = side_by_side(tasks) if _independent(layers, reducers) else [task() for task in tasks]
+    return CutPlan(
+        tuple(cut for cut, _ in planned),
+        tuple(layers),
+        tuple(assignment for _, assignments in planned for assignment in assignments),
+    )
+
+
+def _independent(layers: Sequence[CompressibleLayer], reducers: Sequence[Reducer]) -> bool:
+    """Whether layers may be worked on at once.
+
+    They may where all that is done is balancing, in main memory: a selection may draw random numbers, in the
+    layers' order, a method of a user's own may do anything, and on a GPU a stream belongs to a thread.
+    """
+    return all(type(reducer) is Balanced for reducer in reducers) and all(
+        parameter.device.type == "cpu" for layer in layers for parameter in layer.module.parameters()
+    )
 
 
 def _cut_layer(
