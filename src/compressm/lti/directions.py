@@ -58,12 +58,11 @@ def _unit_gain(system: DiagonalSystem, grid: Tensor) -> float:
     for stage, (share, steps) in enumerate(_FUNNEL):
         best = torch.topk(gains, min(max(_FEWEST, int(share * points)), len(gains))).indices.sort().values
         low, high, U, V = low[best], high[best], U[best], V[best]
-        operator = look if stage <= _REGION else transfer
-        omega = _climb(operator, omega[best], low, high, U, V)
+        omega = _climb(look, omega[best], low, high, U, V)
         if stage == _REGION:
             region = _distinct(torch.cat([low, omega, high]), system)
-        gains, U, V = _doubled(golub_kahan(operator, omega, V, steps=steps))
-    best_gain = float(gains.max())
+        gains, U, V = _doubled(golub_kahan(look, omega, V, steps=steps))
+    best_gain = float(golub_kahan(transfer, omega, V, steps=1)[0].max())
     if best_gain == 0.0:
         return 0.0
     for number in range(_ROUNDS):
@@ -136,10 +135,10 @@ def _rough_resolvents(transfer: TransferOperator, omega: Tensor) -> tuple[Tensor
 
     Good enough to choose among places: no exponential for each pole and place.
     """
-    A, turned = transfer.system.A, torch.polar(torch.ones_like(omega), -omega)[:, None]
-    tiny = torch.finfo(torch.float64).eps
-    plus, minus = 1.0 - turned * A, 1.0 - turned * A.conj()
-    return (plus + tiny).to(transfer.dtype).reciprocal_(), (minus + tiny).to(transfer.dtype).reciprocal_()
+    turned, A = torch.polar(torch.ones_like(omega), -omega)[:, None], transfer.system.A
+    nearly_one = 1.0 + torch.finfo(torch.float64).eps
+    plus, minus = (nearly_one - turned * poles for poles in (A, A.conj()))
+    return plus.to(transfer.dtype).reciprocal_(), minus.to(transfer.dtype).reciprocal_()
 
 
 class _Projected:
@@ -151,14 +150,13 @@ class _Projected:
     """
 
     def __init__(self, transfer: TransferOperator, U: Tensor, V: Tensor) -> None:
-        system = transfer.system
         self.U: Tensor = torch.linalg.qr(U.mT)[0].mT
         self.V: Tensor = torch.linalg.qr(V.mT)[0].mT
-        self._log_A = system.log_A
-        outward, inward = self.U.conj(), self.V.mT
-        self._plus = _residues(outward @ system.C, system.B @ inward)
-        self._minus = _residues(outward @ system.C.conj(), system.B.conj() @ inward)
-        self._direct = outward @ (transfer.direct.to(torch.complex128) @ inward)
+        self._log_A = transfer.system.log_A
+        outward = self.U.conj()
+        outputs, inputs = transfer.mode_outputs(outward), transfer.mode_inputs(self.V)
+        self._plus, self._minus = (_residues(c, b) for c, b in zip(outputs, inputs, strict=True))
+        self._direct = transfer.direct_outputs(outward) @ self.V.mT
 
     def matrices(self, omega: Tensor) -> Tensor:
         plus, minus = resolvents(self._log_A, omega)
@@ -176,5 +174,5 @@ class _Projected:
 
 
 def _residues(outputs: Tensor, inputs: Tensor) -> Tensor:
-    """``c_n b_n / 2`` of every mode, flattened, ``(N, s t)``."""
-    return 0.5 * (outputs.mT[:, :, None] * inputs[:, None, :]).flatten(1)
+    """``c_n b_n / 2`` of every mode, flattened, ``(N, s t)``, of ``(s, N)`` and ``(t, N)``."""
+    return (0.5 * outputs.mT[:, :, None] * inputs.mT[:, None, :]).flatten(1)
