@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressm.models.language_block import LANGUAGE_MIXERS, LanguageBlock, make_mixer
+from compressm.models.language_norm import RMSNorm
 from compressm.models.sampling import check_sampling, draw
 
 StreamState = tuple[Tensor, ...]
@@ -76,7 +77,7 @@ class LanguageModel(nn.Module):
             )
             for size in sizes
         )
-        self.norm_f = nn.RMSNorm(model_dim, eps=1e-5)
+        self.norm_f = RMSNorm(model_dim, eps=1e-5)
 
     @property
     def vocab_size(self) -> int:

@@ -19,6 +19,7 @@ from compressm.layers import (
     RotationSSM,
     StateSpaceLayer,
 )
+from compressm.models.language_norm import RMSNorm
 
 
 class MixerKind(NamedTuple):
@@ -102,9 +103,9 @@ class LanguageBlock(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(model_dim, eps=eps)
+        self.norm = RMSNorm(model_dim, eps=eps)
         self.mixer = mixer
-        self.norm_2 = nn.RMSNorm(model_dim, eps=eps) if feed_forward else None
+        self.norm_2 = RMSNorm(model_dim, eps=eps) if feed_forward else None
         self.feed_forward = FeedForward(model_dim) if feed_forward else None
         self.dropout = dropout
 
