@@ -11,7 +11,7 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, worker
-from compressm.scan.selective.channels import SPACING, read_inputs, row, rows, scratch, slices
+from compressm.scan.selective.channels import SPACING, read_inputs_and_slopes, row, rows, scratch, slices
 from compressm.scan.selective.functions import ONE, ZERO, exp2, flush, sigmoid
 from compressm.scan.selective.layout import LANES, STEPS
 from compressm.scan.selective.vectors import (
@@ -78,12 +78,13 @@ def _pull(
 
 @compiled
 def _read_gradients(
-    grad_y: Any, z: Any, stride_z: Any, plain: Any, grad_z: Any, start: Any, stride: Any, steps: Any,
-    gated: Any, dy: Any,
+    grad_y: Any, z: Any, stride_z: Any, plain: Any, grad_z: Any, stride_grad_z: Any, start: Any, stride: Any,
+    steps: Any, gated: Any, dy: Any, grad_dt: Any, grad_v: Any,
 ) -> None:  # fmt: skip
     """Gradients ``dy`` of a chunk's outputs as they were before the gate, and those of the gate.
 
-    ``z`` begins where the chunk does.
+    ``grad_dt`` and ``grad_v``, which are to grow, start as zero.
+    ``z`` and ``grad_z`` begin where the chunk does.
     """
     for t in range(steps):
         at = start + t * stride
@@ -92,15 +93,17 @@ def _read_gradients(
             gate = load(z, t * stride_z)
             opened = sigmoid(gate)
             closed = spread(ONE) - opened
-            store(grad_z, at, g * load(plain, at) * (opened * (spread(ONE) + gate * closed)))
+            store(grad_z, t * stride_grad_z, g * load(plain, at) * (opened * (spread(ONE) + gate * closed)))
             g = g * (gate * opened)
         store(dy, t * LANES, g)
+        store(grad_dt, t * LANES, spread(ZERO))
+        store(grad_v, t * LANES, spread(ZERO))
 
 
 @compiled
 def _write_gradients(
-    u: Any, delta: Any, bias: Any, D: Any, channel: Any, start: Any, stride: Any, steps: Any, positive: Any,
-    dt: Any, dy: Any, grad_dt: Any, grad_v: Any, grad_u: Any, grad_delta: Any, grad_D: Any, grad_bias: Any,
+    u: Any, D: Any, channel: Any, start: Any, stride: Any, steps: Any, positive: Any, dt: Any, slopes: Any,
+    dy: Any, grad_dt: Any, grad_v: Any, grad_u: Any, grad_delta: Any, grad_D: Any, grad_bias: Any,
 ) -> None:  # fmt: skip
     """Gradients of a chunk's u and delta; those of D and bias grow."""
     sum_D, sum_bias = load(grad_D, channel), load(grad_bias, channel)
@@ -110,7 +113,7 @@ def _write_gradients(
         store(grad_u, at, load(dt, here) * v_t + load(D, channel) * dy_t)
         slope = spread(LN2) * load(grad_dt, here) + u_t * v_t
         if positive:
-            slope = slope * sigmoid(load(delta, at) + load(bias, channel))
+            slope = slope * load(slopes, here)
         store(grad_delta, at, slope)
         sum_D = sum_D + dy_t * u_t
         sum_bias = sum_bias + slope
@@ -122,12 +125,12 @@ def backward(arguments: Any) -> None:
     """Kernel; gradients of A, B, C, D and bias grow from what is there.
 
     Words: worker, workers, batch, L, N, blocks, softplus, gated, groups; u, delta, bias, A, B, C, D, z;
-    outputs before the gate, states before chunks, gradient of y; carry (gradient of the final, then of the
-    initial state); gradients of u, delta, z, A (batch, blocks, N, LANES), B and C (groups, batch, N, chunks
-    STEPS), D and bias (batch, channels); strides of B, C and z from sequence to sequence and from step to
-    step.
+    outputs before the gate, states before chunks, gradient of y; gradients of u, delta, z, A (batch, blocks,
+    N, LANES), B and C (groups, batch, N, chunks STEPS), D and bias (batch, channels); carry (gradient of the
+    final, then of the initial state); strides of B, C, z and z's gradient from sequence to sequence and from
+    step to step.
     """
-    words = carray(arguments, (35,))
+    words = carray(arguments, (37,))
     batch, L, N, blocks = words[2], words[3], words[4], words[5]
     positive, gated, groups = words[6], words[7], words[8]
     channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
@@ -139,14 +142,15 @@ def backward(arguments: Any) -> None:
     z, stride_z = slices(words[16], words[33], words[34], gated * batch, L, channels), words[34]
     plain = rows(words[17], batch, gated * L * channels)
     before, grad_y = rows(words[18], strips, chunks * size), rows(words[19], batch, L * channels)
-    carry, grad_A = rows(words[20], strips, size), rows(words[24], strips, size)
-    grad_u, grad_delta = rows(words[21], batch, L * channels), rows(words[22], batch, L * channels)
-    grad_z = rows(words[23], batch, gated * L * channels)
-    grad_B, grad_C = rows(words[25], groups * batch, N * padded), rows(words[26], groups * batch, N * padded)
-    grad_D, grad_bias = rows(words[27], batch, channels), rows(words[28], batch, channels)
-    memory = scratch(8)
+    grad_u, grad_delta = rows(words[20], batch, L * channels), rows(words[21], batch, L * channels)
+    grad_z = slices(words[22], words[35], words[36], gated * batch, L, channels)
+    grad_A, carry = rows(words[23], strips, size), rows(words[28], strips, size)
+    grad_B, grad_C = rows(words[24], groups * batch, N * padded), rows(words[25], groups * batch, N * padded)
+    grad_D, grad_bias = rows(words[26], batch, channels), rows(words[27], batch, channels)
+    memory = scratch(9)
     dt, v, dy = memory, memory[SPACING:], memory[2 * SPACING :]
-    grad_dt, grad_v, inner = memory[3 * SPACING :], memory[4 * SPACING :], memory[5 * SPACING :]
+    grad_dt, grad_v, inner = memory[3 * SPACING :], memory[4 * SPACING :], memory[5 * SPACING : 8 * SPACING]
+    slopes = memory[8 * SPACING :]
     number, workers = worker(words)
     for item in range(number, batch * groups, workers):
         b, group = item // groups, item % groups
@@ -157,12 +161,14 @@ def backward(arguments: Any) -> None:
             for chunk in range(chunks - 1, -1, -1):
                 first = chunk * STEPS
                 steps, start = min(STEPS, L - first), first * channels + channel
-                read_inputs(u[b], delta[b], bias, start, channels, channel, steps, positive, dt, v)
+                read_inputs_and_slopes(
+                    u[b], delta[b], bias, start, channels, channel, steps, positive, dt, v, slopes
+                )
                 _read_gradients(
                     grad_y[b], z[gated * (b * words[33] + first * stride_z + channel) :], stride_z, plain[b],
-                    grad_z[b], start, channels, steps, gated, dy,
+                    grad_z[gated * (b * words[35] + first * words[36] + channel) :], words[36], start,
+                    channels, steps, gated, dy, grad_dt, grad_v,
                 )  # fmt: skip
-                memory[3 * SPACING : 5 * SPACING] = ZERO
                 _pull(
                     A[block], B[b * words[29] + first * stride_B :], stride_B,
                     C[b * words[31] + first * stride_C :], stride_C, before[strip][chunk * size :],
@@ -170,6 +176,6 @@ def backward(arguments: Any) -> None:
                     N, steps, padded, dt, v, dy, grad_dt, grad_v, inner,
                 )  # fmt: skip
                 _write_gradients(
-                    u[b], delta[b], bias, D, channel, start, channels, steps, positive,
-                    dt, dy, grad_dt, grad_v, grad_u[b], grad_delta[b], grad_D[b], grad_bias[b],
+                    u[b], D, channel, start, channels, steps, positive,
+                    dt, slopes, dy, grad_dt, grad_v, grad_u[b], grad_delta[b], grad_D[b], grad_bias[b],
                 )  # fmt: skip

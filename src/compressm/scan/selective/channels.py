@@ -6,7 +6,7 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, float32_pointer
-from compressm.scan.selective.functions import softplus
+from compressm.scan.selective.functions import faded, sigmoid_from, softplus, softplus_from
 from compressm.scan.selective.layout import LANES, STEPS
 from compressm.scan.selective.vectors import load, store
 
@@ -54,5 +54,22 @@ def read_inputs(
         step = load(delta, at) + load(bias, channel)
         if positive:
             step = softplus(step)
+        store(dt, t * LANES, step)
+        store(v, t * LANES, step * load(u, at))
+
+
+@compiled
+def read_inputs_and_slopes(
+    u: Any, delta: Any, bias: Any, start: Any, stride: Any, channel: Any, steps: Any, positive: Any,
+    dt: Any, v: Any, slope: Any,
+) -> None:  # fmt: skip
+    """As :func:`read_inputs`; ``slope`` is that of softplus, and not written without it."""
+    for t in range(steps):
+        at = start + t * stride
+        step = load(delta, at) + load(bias, channel)
+        if positive:
+            w = faded(step)
+            store(slope, t * LANES, sigmoid_from(step, w))
+            step = softplus_from(step, w)
         store(dt, t * LANES, step)
         store(v, t * LANES, step * load(u, at))

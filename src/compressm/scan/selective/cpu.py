@@ -89,37 +89,85 @@ def scan_forward(
     return y[..., :d].contiguous(), unpack(carry, d), plain, before
 
 
+class Adjoint(NamedTuple):
+    """What the backward kernel makes, in its own order: channels padded to whole vectors, parts not summed.
+
+    Gradients of u, delta and z ``(batch, L, channels)``; of A ``(batch, blocks, N, LANES)``; of B and C
+    ``(groups, batch, N, whole chunks of steps)``; of D and bias ``(batch, channels)``; ``carry``, that of the
+    initial state, ``(batch, blocks, N, LANES)``.
+    """
+
+    u: Tensor
+    delta: Tensor
+    z: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    bias: Tensor
+    carry: Tensor
+
+
 def scan_backward(
     grad_y: Tensor | None, grad_final: Tensor | None,
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     bias: Tensor | None, plain: Tensor, before: Tensor, *, softplus: bool,
 ) -> Gradients:  # fmt: skip
     """Gradients of u, delta, A, B, C, D, z (empty without a gate), bias and the initial state."""
+    L, d = u.shape[1:]
+    made = scan_adjoint(grad_y, grad_final, u, delta, A, B, C, D, z, bias, plain, before, softplus=softplus)
+    return (
+        made.u[..., :d].contiguous(),
+        made.delta[..., :d].contiguous(),
+        unpack(made.A.sum(0), d),
+        sum_groups(made.B, L).clone(memory_format=torch.contiguous_format),
+        sum_groups(made.C, L).clone(memory_format=torch.contiguous_format),
+        made.D.sum(0)[:d].clone(),
+        u.new_empty(0) if z is None else made.z[..., :d].contiguous(),
+        made.bias.sum(0)[:d].clone(),
+        unpack(made.carry, d),
+    )
+
+
+def scan_adjoint(
+    grad_y: Tensor | None, grad_final: Tensor | None,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    bias: Tensor | None, plain: Tensor, before: Tensor, *, softplus: bool, grad_z: Tensor | None = None,
+) -> Adjoint:  # fmt: skip
+    """As :func:`scan_backward`, in the kernel's order.
+
+    ``grad_z``, where given, is where the gradient of z goes: rows of whole vectors of channels, which may be
+    parts of longer ones.
+    """
     (batch, L, d), N, groups = u.shape, A.shape[1], groups_of(u.shape[0], u.shape[2])
     given = _Operands.of(u, delta, A, B, C, D, z, bias)
     grad_y = torch.zeros_like(given.u) if grad_y is None else pad_channels(grad_y)
+    if grad_z is None:
+        grad_z = u.new_empty((0, 0, 0) if z is None else given.u.shape)
     carry = _carry(grad_final, batch, d, N, u)
-    grad_u, grad_delta = torch.empty_like(given.u), torch.empty_like(given.delta)
-    grad_z = u.new_empty(0 if z is None else given.u.shape)
-    grad_A = torch.zeros_like(carry)
     grad_B, grad_C = u.new_zeros(2, groups, batch, N, chunks_of(L) * STEPS)
     grad_D, grad_bias = u.new_zeros(2, batch, given.D.shape[0])
-    sizes = [batch, L, N, blocks_of(d), int(softplus), int(z is not None), groups]
-    made = (carry, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias)
-    tensors = (*given, plain, before, grad_y, *made)
-    words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides]
-    run_kernel(_BACKWARD, words, _workers(u, N, batch * groups))
-    return (
-        grad_u[..., :d].contiguous(),
-        grad_delta[..., :d].contiguous(),
-        unpack(grad_A.sum(0), d),
-        grad_B.sum(0)[..., :L].mT.contiguous(),
-        grad_C.sum(0)[..., :L].mT.contiguous(),
-        grad_D.sum(0)[:d].clone(),
-        grad_z if z is None else grad_z[..., :d].contiguous(),
-        grad_bias.sum(0)[:d].clone(),
-        unpack(carry, d),
+    made = Adjoint(
+        u=torch.empty_like(given.u),
+        delta=torch.empty_like(given.delta),
+        z=grad_z,
+        A=torch.zeros_like(carry),
+        B=grad_B,
+        C=grad_C,
+        D=grad_D,
+        bias=grad_bias,
+        carry=carry,
     )
+    sizes = [batch, L, N, blocks_of(d), int(softplus), int(z is not None), groups]
+    tensors = (*given, plain, before, grad_y, *made)
+    words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides, *grad_z.stride()[:2]]
+    run_kernel(_BACKWARD, words, _workers(u, N, batch * groups))
+    return made
+
+
+def sum_groups(parts: Tensor, L: int) -> Tensor:
+    """A gradient (batch, L, N) of B or C, from (groups, batch, N, whole chunks of steps); a view."""
+    return (parts[0] if len(parts) == 1 else parts.sum(0))[..., :L].mT
 
 
 def _carry(state: Tensor | None, batch: int, d: int, N: int, like: Tensor) -> Tensor:

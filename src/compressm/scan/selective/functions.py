@@ -43,15 +43,15 @@ def exp2(x: Any) -> Any:
 
 
 @compiled
-def _exp_of_minus_magnitude(x: Any) -> Any:
+def faded(x: Any) -> Any:
+    """``exp(-|x|)``, which softplus and its slope share."""
     zero = spread(ZERO)
     return exp2(below(x, zero, x, zero - x) * spread(LOG2_E))
 
 
 @compiled
-def softplus(x: Any) -> Any:
-    """``log(1 + exp(x))``."""
-    w = _exp_of_minus_magnitude(x)
+def softplus_from(x: Any, w: Any) -> Any:
+    """``log(1 + exp(x))``, given ``w = faded(x)``."""
     s = w / (spread(TWO) + w)
     q = s * s
     series = spread(L9) + q * (spread(L11) + q * spread(L13))
@@ -60,10 +60,21 @@ def softplus(x: Any) -> Any:
 
 
 @compiled
-def sigmoid(x: Any) -> Any:
-    """``1 / (1 + exp(-x))``, the slope of softplus."""
-    w = _exp_of_minus_magnitude(x)
+def sigmoid_from(x: Any, w: Any) -> Any:
+    """``1 / (1 + exp(-x))``, the slope of softplus, given ``w = faded(x)``."""
     return below(x, spread(ZERO), w, spread(ONE)) / (spread(ONE) + w)
+
+
+@compiled
+def softplus(x: Any) -> Any:
+    """``log(1 + exp(x))``."""
+    return softplus_from(x, faded(x))
+
+
+@compiled
+def sigmoid(x: Any) -> Any:
+    """``1 / (1 + exp(-x))``."""
+    return sigmoid_from(x, faded(x))
 
 
 @compiled

@@ -59,7 +59,7 @@ def _add_weights(strip: Any, grad: Any, K: Any, steps: Any, width: Any, sums: An
 @compiled
 def _pull_inputs(
     grad: Any, filters: Any, K: Any, count: Any, after: Any, reached: Any, width: Any, row: Any,
-    channels: Any, out: Any, start: Any,
+    channels: Any, out: Any, stride_out: Any,
 ) -> None:  # fmt: skip
     """Gradients of ``count`` inputs: of the outputs from each on, ``grad``, and of the final window.
 
@@ -73,29 +73,30 @@ def _pull_inputs(
             if t >= reached:
                 total = total + load(after, (t - reached) * width + c)
             store(row, c, total)
-        copy_row(row, 0, channels, out, start + t * channels)
+        copy_row(row, 0, channels, out, t * stride_out)
 
 
 def backward(arguments: Any) -> None:
     """Kernel; gradients of weights grow from what is there.
 
     Words: worker, workers, batch, L, channels, K, groups, silu; strides of x from sequence to sequence and
-    from step to step; whether there are a bias and a window; strides of the gradient of y; whether there is
-    one of the final window; x, weight, bias, window, gradients of y and of the final window (batch, channels,
-    K - 1); gradients of x (batch, L, channels), of weights and bias (batch groups, K + 1, whole vectors of
-    channels) and of the window, written if there is one.
+    from step to step; whether there are a bias and a window; strides of the gradients of y and of x; whether
+    there is one of the final window; x, weight, bias, window, gradients of y and of the final window (batch,
+    channels, K - 1); gradients of x, of weights and bias (batch groups, K + 1, whole vectors of channels) and
+    of the window, written if there is one.
     """
-    words = carray(arguments, (24,))
+    words = carray(arguments, (26,))
     batch, L, channels, K, groups, silu = words[2], words[3], words[4], words[5], words[6], words[7]
     per_sequence, stride, past = words[8], words[9], K - 1
-    x = array(words[15], (batch - 1) * per_sequence + (L - 1) * stride + channels)
-    weight, bias = array(words[16], channels * K), array(words[17], words[10] * channels)
-    held, told = words[11] * channels * past, words[14] * channels * past
-    window, grad_final = array(words[18], batch * held), array(words[20], batch * told)
-    grad_y = array(words[19], (batch - 1) * words[12] + (L - 1) * words[13] + channels)
-    grad_x, grad_window = array(words[21], batch * L * channels), array(words[23], batch * held)
+    x = array(words[17], (batch - 1) * per_sequence + (L - 1) * stride + channels)
+    weight, bias = array(words[18], channels * K), array(words[19], words[10] * channels)
+    held, told = words[11] * channels * past, words[16] * channels * past
+    window, grad_final = array(words[20], batch * held), array(words[22], batch * told)
+    grad_y = array(words[21], (batch - 1) * words[12] + (L - 1) * words[13] + channels)
+    grad_x = array(words[23], (batch - 1) * words[14] + (L - 1) * words[15] + channels)
+    grad_window = array(words[25], batch * held)
     width, chunks = (channels + LANES - 1) // LANES * LANES, (L + STEPS - 1) // STEPS
-    sums = array(words[22], batch * groups * (K + 1) * width)
+    sums = array(words[24], batch * groups * (K + 1) * width)
     filters, row, after = scratch((K + 1) * width), scratch(width), scratch(past * width)
     strip = scratch((STEPS + 2 * past) * width)
     # Gradients of K - 1 steps before the chunk, which stay zero, then of the chunk and of those after it.
@@ -118,10 +119,10 @@ def backward(arguments: Any) -> None:
             if silu:
                 _pull_silu(strip, filters, K, known, width, grad)
             _add_weights(strip, grad, K, steps, width, sums[item * (K + 1) * width :])
-            start = (b * L + first) * channels
+            out = grad_x[b * words[14] + first * words[15] :]
             _pull_inputs(
-                grad, filters, K, steps, after, L - past - first, width, row, channels, grad_x, start
+                grad, filters, K, steps, after, L - past - first, width, row, channels, out, words[15]
             )
             if chunk == 0 and words[11]:
-                _pull_inputs(padded, filters, K, past, after, L, width, row, width, strip, 0)
+                _pull_inputs(padded, filters, K, past, after, L, width, row, width, strip, width)
                 write_past(strip, past, channels, width, grad_window[b * held :])

@@ -26,16 +26,20 @@ def convolve(
 def convolve_backward(
     grad_y: Tensor | None, grad_final: Tensor | None,
     x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None, *, silu: bool,
+    grad_x: Tensor | None = None,
 ) -> Gradients:  # fmt: skip
-    """Gradients of x, weight, bias (whether there is one or not) and window (empty without one)."""
+    """Gradients of x, weight, bias (whether there is one or not) and window (empty without one).
+
+    ``grad_x``, where given, is where the first goes: rows of neighbours, which may be parts of longer ones.
+    """
     sizes, given = _words(x, weight, bias, window, silu=silu)
     (batch, L, channels), K = x.shape, weight.shape[2]
     grad_y = x.new_zeros(x.shape) if grad_y is None else _by_rows(grad_y)
     grad_final = None if grad_final is None else grad_final.contiguous()
-    grad_x = x.new_empty(x.shape)
+    grad_x = x.new_empty(x.shape) if grad_x is None else grad_x
     sums = x.new_zeros(batch * groups_of(batch, L), K + 1, blocks_of(channels) * LANES)
     grad_window = x.new_empty(0 if window is None else (batch, channels, K - 1))
-    words = [*sizes, grad_y.stride(0), grad_y.stride(1), int(grad_final is not None)]
+    words = [*sizes, *grad_y.stride()[:2], *grad_x.stride()[:2], int(grad_final is not None)]
     _run(_BACKWARD, x, [*words, *_addresses(*given, grad_y, grad_final, grad_x, sums, grad_window)])
     total = sums.sum(0)[:, :channels]
     grad_weight = total[:K].mT[:, None].clone(memory_format=torch.contiguous_format)
