@@ -1,6 +1,7 @@
 """Mamba's selective layer (Gu and Dao 2023, "Mamba: Linear-Time Sequence Modeling", arXiv 2312.00752)."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from compressm.layers.arguments import check_dtype, check_input, check_sequence, check_sizes
 from compressm.layers.conv import CausalConv1d
+from compressm.layers.mamba_inner import InnerOperands, mamba_inner
 from compressm.layers.time_steps import initial_time_step_bias
 from compressm.layers.windowed import WindowedLayer
 from compressm.scan import selective_scan
@@ -133,7 +135,12 @@ class Mamba(WindowedLayer):
         check_sequence("Mamba", u, self.input_dim)
         check_dtype("Mamba", u, self.in_proj.weight.dtype)
         window, h = self._begin(state, u.shape[0])
-        x, z = self.in_proj(u).chunk(2, dim=-1)
+        xz = self.in_proj(u)
+        operands = self._inner_operands(xz, window, h)
+        if operands is not None and operands.served:
+            y, window, h = mamba_inner(operands)
+            return self._project(y), self.join_state(window, h) if final_state else u.new_empty(0)
+        x, z = xz.chunk(2, dim=-1)
         x, window = self.conv1d(x, window, silu=True)
         dt, B, C = self._select(x)
         delta = F.linear(dt, self.dt_proj.weight)
@@ -171,6 +178,16 @@ class Mamba(WindowedLayer):
         y = (h * C[:, None]).sum(dim=-1) + at_least_float32(self.D) * x
         return self._project(y * F.silu(z)), self.join_state(window, h)
 
+    def _inner_operands(self, xz: Tensor, window: Tensor | None, h: Tensor | None) -> InnerOperands | None:
+        """What the inner part reads, unless somebody has put other modules, or hooks of modules, into it."""
+        conv, select, dt = self.conv1d, self.x_proj, self.dt_proj
+        biased = cast("Tensor | None", select.bias) is not None
+        if biased or not (_bare(conv, CausalConv1d) and _bare(select, nn.Linear)):
+            return None
+        return InnerOperands(
+            xz, conv.weight, conv.bias, select.weight, dt.weight, dt.bias, self.A_log, self.D, window, h
+        )
+
     def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What inputs choose: ``Δ`` before its projection, ``(..., dt_rank)``; ``B``, ``C`` ``(..., N)``."""
         dt, B, C = self.x_proj(x).split((self.dt_rank, self.state_dim, self.state_dim), dim=-1)
@@ -183,3 +200,11 @@ class Mamba(WindowedLayer):
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         return f"input_dim={self.input_dim}, state_dim={self.state_dim}, inner_dim={self.inner_dim}"
+
+
+def _bare(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of this very kind, without hooks that a call would run."""
+    hooks = (
+        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    )  # fmt: skip
+    return type(module) is kind and not any(hooks)
