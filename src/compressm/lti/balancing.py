@@ -17,6 +17,7 @@ from compressm.lti.realization import Realization, apply_dynamics, check_realiza
 from compressm.lti.reduction import Reduction, ReductionWarning
 from compressm.lti.search import Found, Request, largest_usable
 from compressm.lti.system import DiagonalSystem
+from compressm.lti.triangular import gram_product, times
 
 _EPS = torch.finfo(torch.float64).eps
 
@@ -169,7 +170,7 @@ def balance(
     else:
         R = _factor_or_own("controllability", controllability, system, realization)
         L = _factor_or_own("observability", observability, system, realization)
-    U, sigma, Vh = torch.linalg.svd(L.mH @ R, full_matrices=False)
+    U, sigma, Vh = torch.linalg.svd(gram_product(L, R), full_matrices=False)
     noise = _EPS * max(size * float(sigma[0]), 4.0 * float(L.norm(dim=1) @ R.norm(dim=1)))
     rank = int((sigma > noise).sum())
     values = torch.zeros(size, dtype=torch.float64)
@@ -180,8 +181,8 @@ def balance(
         hankel_singular_values=values,
         rank=rank,
         noise=noise,
-        right=R @ Vh[:rank].mH,
-        left=U[:, :rank].mH @ L.mH,
+        right=times(R, Vh[:rank].mH),
+        left=times(L, U[:, :rank]).mH,
         guaranteed=controllability is None and observability is None,
     )
 

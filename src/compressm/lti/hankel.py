@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressm.lti.gramians import gramian_factors
 from compressm.lti.realization import Realization
+from compressm.lti.triangular import gram_product
 
 if TYPE_CHECKING:
     from compressm.lti.system import DiagonalSystem
@@ -24,5 +25,5 @@ def hankel_singular_values(system: DiagonalSystem, realization: Realization = "r
         float64, descending: ``2N`` values for ``"real"``, ``N`` for ``"complex"``.
     """
     R, L = gramian_factors(system, realization)
-    values: Tensor = torch.linalg.svdvals(L.mH @ R)
+    values: Tensor = torch.linalg.svdvals(gram_product(L, R))
     return values
