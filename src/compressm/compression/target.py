@@ -45,7 +45,7 @@ class TargetMetric(Sizes, RankRule):
     tolerance: float = 0.005
     mode: Literal["max", "min"] = "max"
     trials: int = 7
-    early: float = 0.01
+    early: float = 0.002
 
     def __post_init__(self) -> None:
         super().__post_init__()
