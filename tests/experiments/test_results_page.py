@@ -74,14 +74,23 @@ def test_scores_and_verdicts(tmp_path: Path, page: ModuleType) -> None:
     (results / "first" / "accuracy.png").write_bytes(b"")
     (results / "oneshot").mkdir()
     (results / "oneshot" / "table.md").write_text("| its own | table |\n")
-    text = page.make_page(results, tmp_path / "docs")
+    (tmp_path / "docs").mkdir()
+    picture = tmp_path / "docs" / "results.png"
+    comparisons, others = page.read_all(results)
+    page.draw_overview(comparisons, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    text = page.make_page(comparisons, others, picture)
+    assert "](results.png)" in text
     row = next(line for line in text.splitlines() if line.startswith("| first |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:] == ["8", "91.00 ± 1.41", "90.50 ± 0.71", "72.00 ± 2.83", "94.00 ± 1.41", "+19.00"]
     limits = text.partition("## Where it does not help")[2].partition("## Every")[0]
-    assert "first, 8 states: *published* is not clearly worse than the default (90.50 ± 0.71" in limits
-    assert "first, 8 states: *late* is better than the default (96.00 ± 1.41 against 91.00" in limits
-    assert "second, 8 states: *random* is not clearly worse than the default (91.00 ± 4.24" in limits
+    ahead, _, undecided = limits.partition("Rivals that the default leads by less")
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in ahead.splitlines()]
+    assert ["first", "8", "late", "96.00 ± 1.41", "91.00 ± 1.41", "5.00", "yes"] in found
+    assert "published" not in ahead
+    assert "- first: *published* at 8." in undecided
+    assert "- second: *random* at 8." in undecided
     assert "scratch" not in limits
     assert "modal" not in limits
     assert "95.00 97.00" in text  # every seed
@@ -93,7 +102,8 @@ def test_scores_and_verdicts(tmp_path: Path, page: ModuleType) -> None:
 
 def test_the_committed_results_make_a_page(page: ModuleType) -> None:
     committed = DOCS.parent / "experiments" / "results"
-    text = page.make_page(committed, DOCS)
+    text = page.make_page(*page.read_all(committed), DOCS / "results.png")
+    assert text == (DOCS / "results.md").read_text(encoding="utf-8"), "run docs/make_results.py once more"
     for folder in committed.iterdir():
         file = folder / "results.jsonl"
         if file.is_file():

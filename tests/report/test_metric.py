@@ -51,6 +51,12 @@ def test_the_better_of_two_arms_has_less_error(tmp_path: Path) -> None:
     assert headline(runs).finding == "two: 8 states per layer, test normalised RMSE 0.300"
 
 
+def test_free_runs_have_a_column(tmp_path: Path) -> None:
+    told = {"loss": 0.1, "nrmse": 0.4, "metric": "nrmse", "rollout_nrmse": 0.71}
+    table = summary_table([read_run(write(tmp_path / "a", 0, told))])
+    assert table.column("test roll-out error") == ("0.710",)
+
+
 def test_runs_that_name_nothing_or_different_things_are_compared_as_before(tmp_path: Path) -> None:
     old = read_run(write(tmp_path / "old", 0, {"loss": 0.3, "accuracy": 0.9}))
     new = read_run(write(tmp_path / "new", 1, {"loss": 0.3, "accuracy": 0.8, "metric": "accuracy"}))

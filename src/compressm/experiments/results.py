@@ -142,6 +142,8 @@ def _head(cell: Cell, status: str) -> Record:
 
 def _score(line: Measurement) -> Record:
     score = {"step": line.step, "loss": line.loss, "accuracy": line.accuracy}
+    if line.rollout is not None:
+        score["rollout"] = line.rollout
     return score if line.metric is None else {**score, "metric": line.metric, "value": line.value}
 
 

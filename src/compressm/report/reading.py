@@ -174,6 +174,7 @@ def _measurement(record: Record, place: str) -> Measurement:
         accuracy=number(record, "accuracy", place),
         metric=metric,
         value=None if metric is None else number(record, metric, place),
+        rollout=number(record, "rollout_nrmse", place),
         learning_rate=number(record, "learning_rate", place),
         states=states(record, place),
         parameters=optional_integer(record, "parameters", place),

@@ -19,7 +19,8 @@ class Measurement:
     """One line of `metrics.jsonl`: training, validation or test.
 
     `accuracy` is a fraction; `metric` names what the run's task is compared by, if the run says so, and
-    `value` is that figure, where the line has it; `step_seconds` is the median time of a step since the
+    `value` is that figure, where the line has it; `rollout` is the median normalised error of free runs, of
+    the test where outputs are the next inputs; `step_seconds` is the median time of a step since the
     line before; `states` has one size per layer.
     """
 
@@ -28,6 +29,7 @@ class Measurement:
     accuracy: float | None = None
     metric: str | None = None
     value: float | None = None
+    rollout: float | None = None
     learning_rate: float | None = None
     states: tuple[int, ...] = ()
     parameters: int | None = None
@@ -183,6 +185,11 @@ class Run:
     def test_loss(self) -> float | None:
         """The loss on the test set."""
         return None if self.test is None else self.test.loss
+
+    @property
+    def test_rollout(self) -> float | None:
+        """Median error of the test's free runs, if outputs are the next inputs."""
+        return None if self.test is None else self.test.rollout
 
     @property
     def step_seconds_before(self) -> float | None:

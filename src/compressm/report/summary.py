@@ -103,6 +103,10 @@ def _score_columns(groups: Sequence[Group], metric: Metric) -> list[tuple[Column
         (Column(BEST, metric.unit, group=test), best),
         (Column("each seed", align="left", group=test), seeds),
         *_loss_column(groups, metric),
+        (
+            Column("test roll-out error"),
+            [fixed(group.mean(lambda run: run.test_rollout), 3) for group in groups],
+        ),
     ]
 
 

@@ -51,6 +51,8 @@ class TrainConfig:
     """Compile every block with torch.compile; a cut compiles each changed one once more."""
     cuda_graph: bool = False
     """On a GPU, replay a recorded step once no cut can come any more; for sequences of one length."""
+    feedback_noise: float = 0.0
+    """Standard deviation of noise in training on inputs that a roll-out feeds back, if the task has any."""
     seed: int = 0
     """Seed of initial weights, dropout and the order of the data."""
     steps: int = 4000
@@ -80,7 +82,14 @@ class TrainConfig:
                 "cuda_graph is set, and so is regularization.hankel_weight, which computes on the CPU; "
                 "leave one out"
             )
+        if not 0 <= self.feedback_noise < float("inf"):
+            raise ValueError(f"feedback_noise is {self.feedback_noise}; it must be a number of at least 0")
         if self.task in task_names():  # what else it may be, load() says
+            if self.feedback_noise > 0 and not get_task(self.task).feedback:
+                raise ValueError(
+                    f"feedback_noise is {self.feedback_noise}, but task {self.task!r} feeds no outputs back; "
+                    "leave it at 0"
+                )
             self.model.check(get_task(self.task))
             self.distillation.check(get_task(self.task))
         rule = self.compression.rule()

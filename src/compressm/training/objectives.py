@@ -46,6 +46,11 @@ class Objective(ABC):
         """The split with the inputs that the model reads."""
         return split
 
+    def disturbed(self, batch: Batch, noise: float) -> Batch:
+        """The training batch, with noise on inputs that stand for outputs of the model itself."""
+        del noise
+        return batch
+
     def arguments(self, batch: Batch) -> tuple[Tensor | None, ...]:
         """What the model is called with."""
         return batch.inputs, batch.lengths
@@ -172,6 +177,14 @@ class Regression(Objective):
         """A :class:`SequenceRegressor`."""
         return SequenceRegressor(task.input_dim, task.target_dim, **_body(settings, state_dim))
 
+    def disturbed(self, batch: Batch, noise: float) -> Batch:
+        """With noise on the inputs that a roll-out feeds back: there they hold the model's own errors."""
+        if noise == 0.0 or not self.feedback:
+            return batch
+        inputs = batch.inputs.clone()
+        inputs[..., : self.target_dim] += noise * torch.randn_like(inputs[..., : self.target_dim])
+        return batch._replace(inputs=inputs)
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean square error."""
         return F.mse_loss(outputs, targets)
@@ -202,7 +215,7 @@ class Regression(Objective):
         """For a task whose outputs are the next inputs, the error of a long roll-out."""
         if not self.feedback or not isinstance(model, SequenceRegressor):
             return {}
-        return {"rollout_nrmse": rollout_error(model, split, self.target_dim)}
+        return rollout_error(model, split, self.target_dim)
 
 
 def find_objective(task: Task) -> Objective:

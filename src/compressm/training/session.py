@@ -128,7 +128,8 @@ class Session:
 
     def next_batch(self) -> Batch:
         """The next training batch, on the device."""
-        return next(self.batches).to(self.device)
+        batch = self.objective.disturbed(next(self.batches), self.config.feedback_noise)
+        return batch.to(self.device)
 
     def differentiate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of the task and outputs of a training batch; gradients are left in the parameters."""
