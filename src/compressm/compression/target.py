@@ -29,8 +29,8 @@ class TargetMetric(Sizes, RankRule):
     belongs late (``AutoSchedule(last=0.8)``).
 
     Args:
-        evaluate: Measures the model as it is: a validation score, say. Called ``trials + 1`` times an
-            attempt; it must leave the model in the mode it found. Random numbers it draws are given back.
+        evaluate: Measures the model as it is: a validation score, say. Called at most ``trials + 1`` times
+            an attempt; it must leave the model in the mode it found. Random numbers it draws are given back.
         tolerance: How much worse the metric may be right after the cut, in its own unit.
         mode: Whether a good metric is large ("max") or small ("min").
         trials: Levels to try; each halves the ratio between the tightest and the loosest.
@@ -82,20 +82,27 @@ class TargetMetric(Sizes, RankRule):
             raise ValueError(f"TargetMetric: the metric is {before} before the cut; it must be a number")
         best = plan(self)
         tight, loose = math.log(_TIGHTEST), math.log(_LOOSEST if last else self.early)
+        # An early attempt goes so little deep that it nearly always may go all the way.
+        level = 0.5 * (tight + loose) if last else loose
         for _ in range(self.trials):
-            level = 0.5 * (tight + loose)
             candidate = plan(self._rule(math.exp(level)))
-            candidate.apply()
-            try:
-                after = self._measure()
-            finally:
-                candidate.revert()
-            loss = before - after if self.mode == "max" else after - before
-            if loss <= self.tolerance:
+            if self._loss(candidate, before) <= self.tolerance:
                 best, tight = candidate, level
             else:
                 loose = level
+            if tight == loose:
+                break
+            level = 0.5 * (tight + loose)
         return best
+
+    def _loss(self, candidate: CutPlan, before: float) -> float:
+        """How much worse the metric is after a cut, which is taken back."""
+        candidate.apply()
+        try:
+            after = self._measure()
+        finally:
+            candidate.revert()
+        return before - after if self.mode == "max" else after - before
 
     def _rule(self, tolerance: float) -> EnergyRank:
         return EnergyRank(
