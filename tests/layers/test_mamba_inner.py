@@ -15,6 +15,7 @@ SHAPES: list[dict[str, Any]] = [
     {"input_dim": 20, "state_dim": 2, "dt_rank": 3, "bias": True},
     {"input_dim": 32, "state_dim": 12, "dt_rank": 5, "conv_bias": False},
     {"input_dim": 16, "state_dim": 1, "conv_kernel": 1},
+    {"input_dim": 33, "state_dim": 2, "dt_rank": 9},
 ]
 
 

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from compressm.scan.runtime.tracing import observed, plain_float32
-from compressm.scan.selective.cpu import scan_adjoint, scan_forward, sum_groups
+from compressm.scan.selective.cpu import LowRank, scan_adjoint, scan_forward, sum_groups
 from compressm.scan.selective.layout import LANES, unpack
 from compressm.scan.short_convolution.cpu import convolve, convolve_backward
+
+LOW_RANK = 8
+"""Rank of the time steps up to which the recurrence makes them itself, instead of reading a product."""
 
 
 class InnerOperands(NamedTuple):
@@ -113,7 +116,7 @@ class _Kept(NamedTuple):
 
     x: Tensor
     chosen: Tensor
-    delta: Tensor
+    delta: Tensor | None  # none where the recurrence makes it
     A: Tensor
     plain: Tensor
     before: Tensor
@@ -123,11 +126,12 @@ def _run(given: InnerOperands, *, keep: bool) -> tuple[tuple[Tensor, Tensor, Ten
     (d, rank, N), (batch, L, _) = given.sizes, given.xz.shape
     x, window = convolve(given.xz[..., :d], given.filters, given.filter_bias, given.window, silu=True)
     rows = torch.mm(x.view(-1, d), given.select.t())
-    delta = torch.mm(rows[:, :rank], given.dt_weight.t()).view(batch, L, d)
     chosen, A = rows.view(batch, L, -1), -torch.exp(given.A_log)
+    delta = None if rank <= LOW_RANK else torch.mm(rows[:, :rank], given.dt_weight.t()).view(batch, L, d)
+    steps = LowRank(chosen[..., :rank], given.dt_weight) if delta is None else delta
     B, C = chosen[..., rank : rank + N], chosen[..., rank + N :]
     y, state, plain, before = scan_forward(
-        x, delta, A, B, C, given.D, given.xz[..., d:], given.dt_bias, given.state, softplus=True, keep=keep
+        x, steps, A, B, C, given.D, given.xz[..., d:], given.dt_bias, given.state, softplus=True, keep=keep
     )
     return (y, window, state), _Kept(x, chosen, delta, A, plain, before)
 
@@ -139,17 +143,23 @@ def _pull(grads: tuple[Tensor | None, ...], given: InnerOperands, kept: _Kept) -
     B, C = kept.chosen[..., rank : rank + N], kept.chosen[..., rank + N :]
     grad_xz, grad_chosen = torch.empty_like(given.xz), torch.empty_like(kept.chosen)
     z, grad_z, whole = given.xz[..., d:], grad_xz[..., d:], d % LANES == 0
-    scan = scan_adjoint(
-        grad_y, grad_state, kept.x, kept.delta, kept.A, B, C, given.D, z, given.dt_bias, kept.plain,
+    steps = LowRank(kept.chosen[..., :rank], given.dt_weight) if kept.delta is None else kept.delta
+    scan, low = scan_adjoint(
+        grad_y, grad_state, kept.x, steps, kept.A, B, C, given.D, z, given.dt_bias, kept.plain,
         kept.before, softplus=True, grad_z=grad_z if whole else None,
     )  # fmt: skip
     if not whole:
         grad_z.copy_(scan.z[..., :d])
     rows, grad_rows = kept.chosen.view(batch * L, -1), grad_chosen.view(batch * L, -1)
-    grad_delta, x = scan.delta[..., :d].reshape(-1, d), kept.x.view(-1, d)
-    # Products with few columns are quicker with few rows instead: 0.06 ms against 0.3 at rank 4.
-    grad_rows[:, :rank] = torch.mm(given.dt_weight.t().contiguous(), grad_delta.t()).t()
-    grad_dt_weight = torch.mm(rows[:, :rank].t(), grad_delta).t()
+    x = kept.x.view(-1, d)
+    if kept.delta is None:
+        grad_chosen[..., :rank] = sum_groups(low.rows, L)
+        grad_dt_weight = unpack(low.weight.sum(0), d)
+    else:
+        # Products with few columns are quicker with few rows instead.
+        grad_delta = scan.delta[..., :d].reshape(-1, d)
+        grad_rows[:, :rank] = torch.mm(given.dt_weight.t().contiguous(), grad_delta.t()).t()
+        grad_dt_weight = torch.mm(rows[:, :rank].t(), grad_delta).t()
     grad_chosen[..., rank : rank + N] = sum_groups(scan.B, L)
     grad_chosen[..., rank + N :] = sum_groups(scan.C, L)
     grad_x = scan.u[..., :d].reshape(-1, d).addmm_(grad_rows, given.select).view(batch, L, d)

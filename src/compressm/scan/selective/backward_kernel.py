@@ -11,7 +11,15 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, worker
-from compressm.scan.selective.channels import SPACING, read_inputs_and_slopes, row, rows, scratch, slices
+from compressm.scan.selective.channels import (
+    SPACING,
+    make_deltas,
+    read_inputs_and_slopes,
+    row,
+    rows,
+    scratch,
+    slices,
+)
 from compressm.scan.selective.functions import ONE, ZERO, exp2, flush, sigmoid
 from compressm.scan.selective.layout import LANES, STEPS
 from compressm.scan.selective.vectors import (
@@ -103,9 +111,13 @@ def _read_gradients(
 @compiled
 def _write_gradients(
     u: Any, D: Any, channel: Any, start: Any, stride: Any, steps: Any, positive: Any, dt: Any, slopes: Any,
-    dy: Any, grad_dt: Any, grad_v: Any, grad_u: Any, grad_delta: Any, grad_D: Any, grad_bias: Any,
+    dy: Any, grad_dt: Any, grad_v: Any, grad_u: Any, grad_delta: Any, first: Any, gap: Any, grad_D: Any,
+    grad_bias: Any,
 ) -> None:  # fmt: skip
-    """Gradients of a chunk's u and delta; those of D and bias grow."""
+    """Gradients of a chunk's u and delta, whose rows are ``gap`` apart from ``first`` on.
+
+    Those of D and bias grow; that of delta may go where ``slopes`` lie.
+    """
     sum_D, sum_bias = load(grad_D, channel), load(grad_bias, channel)
     for t in range(steps):
         at, here = start + t * stride, t * LANES
@@ -114,11 +126,29 @@ def _write_gradients(
         slope = spread(LN2) * load(grad_dt, here) + u_t * v_t
         if positive:
             slope = slope * load(slopes, here)
-        store(grad_delta, at, slope)
+        store(grad_delta, first + t * gap, slope)
         sum_D = sum_D + dy_t * u_t
         sum_bias = sum_bias + slope
     store(grad_D, channel, sum_D)
     store(grad_bias, channel, sum_bias)
+
+
+@compiled
+def _pull_deltas(
+    grad_delta: Any, low: Any, stride: Any, weight: Any, rank: Any, steps: Any, padded: Any, products: Any,
+    grad_low: Any, grad_weight: Any,
+) -> None:  # fmt: skip
+    """Gradients of what ``make_deltas`` reads grow by a chunk's; ``grad_low`` is (rank, padded)."""
+    for r in range(rank):
+        w, total = load(weight, r * LANES), spread(ZERO)
+        for t in range(steps):
+            g = load(grad_delta, t * LANES)
+            total = total + g * spread_item(low, t * stride + r)
+            store(products, t * HALF, fold(g * w))
+        store(grad_weight, r * LANES, load(grad_weight, r * LANES) + total)
+        for t in range(0, steps, HALF):
+            at = r * padded + t
+            store(grad_low, at, load_part(grad_low, at) + sum_lanes(products, t * HALF))
 
 
 def backward(arguments: Any) -> None:
@@ -128,21 +158,28 @@ def backward(arguments: Any) -> None:
     outputs before the gate, states before chunks, gradient of y; gradients of u, delta, z, A (batch, blocks,
     N, LANES), B and C (groups, batch, N, chunks STEPS), D and bias (batch, channels); carry (gradient of the
     final, then of the initial state); strides of B, C, z and z's gradient from sequence to sequence and from
-    step to step.
+    step to step; rank of delta, or 0 where it is given whole, and if it is not: ``low``, its strides, what it
+    is multiplied by, and the gradients of both, (groups, batch, rank, chunks STEPS) and (batch, blocks, rank,
+    LANES), instead of delta's.
     """
-    words = carray(arguments, (37,))
+    words = carray(arguments, (44,))
     batch, L, N, blocks = words[2], words[3], words[4], words[5]
     positive, gated, groups = words[6], words[7], words[8]
     channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
     strips, padded = batch * blocks, chunks * STEPS
-    u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, L * channels)
+    rank, stride_low = words[37], words[40]
+    whole = 0 if rank > 0 else 1
+    u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, whole * L * channels)
+    low = slices(words[38], words[39], stride_low, batch * (1 - whole), L, rank)
+    weight, grad_weight = rows(words[41], blocks, rank * LANES), rows(words[43], strips, rank * LANES)
+    grad_low = rows(words[42], groups * batch, rank * padded)
     bias, A, D = row(words[11], channels), rows(words[12], blocks, size), row(words[15], channels)
     B, stride_B = slices(words[13], words[29], words[30], batch, L, N), words[30]
     C, stride_C = slices(words[14], words[31], words[32], batch, L, N), words[32]
     z, stride_z = slices(words[16], words[33], words[34], gated * batch, L, channels), words[34]
     plain = rows(words[17], batch, gated * L * channels)
     before, grad_y = rows(words[18], strips, chunks * size), rows(words[19], batch, L * channels)
-    grad_u, grad_delta = rows(words[20], batch, L * channels), rows(words[21], batch, L * channels)
+    grad_u, grad_delta = rows(words[20], batch, L * channels), rows(words[21], batch, whole * L * channels)
     grad_z = slices(words[22], words[35], words[36], gated * batch, L, channels)
     grad_A, carry = rows(words[23], strips, size), rows(words[28], strips, size)
     grad_B, grad_C = rows(words[24], groups * batch, N * padded), rows(words[25], groups * batch, N * padded)
@@ -161,9 +198,18 @@ def backward(arguments: Any) -> None:
             for chunk in range(chunks - 1, -1, -1):
                 first = chunk * STEPS
                 steps, start = min(STEPS, L - first), first * channels + channel
-                read_inputs_and_slopes(
-                    u[b], delta[b], bias, start, channels, channel, steps, positive, dt, v, slopes
-                )
+                low_here = low[(1 - whole) * (b * words[39] + first * stride_low) :]
+                # Two calls, each of one layout, run faster than one of both.
+                if rank > 0:
+                    make_deltas(low_here, stride_low, weight[block], rank, steps, dt)
+                    read_inputs_and_slopes(
+                        u[b], start, channels, dt, 0, LANES, bias, channel, steps, positive, dt, v, slopes
+                    )
+                else:
+                    read_inputs_and_slopes(
+                        u[b], start, channels, delta[b], start, channels, bias, channel, steps, positive,
+                        dt, v, slopes,
+                    )  # fmt: skip
                 _read_gradients(
                     grad_y[b], z[gated * (b * words[33] + first * stride_z + channel) :], stride_z, plain[b],
                     grad_z[gated * (b * words[35] + first * words[36] + channel) :], words[36], start,
@@ -175,7 +221,17 @@ def backward(arguments: Any) -> None:
                     carry[strip], grad_A[strip], grad_B[part][first:], grad_C[part][first:],
                     N, steps, padded, dt, v, dy, grad_dt, grad_v, inner,
                 )  # fmt: skip
-                _write_gradients(
-                    u[b], D, channel, start, channels, steps, positive,
-                    dt, slopes, dy, grad_dt, grad_v, grad_u[b], grad_delta[b], grad_D[b], grad_bias[b],
-                )  # fmt: skip
+                if rank > 0:
+                    _write_gradients(
+                        u[b], D, channel, start, channels, steps, positive, dt, slopes, dy, grad_dt, grad_v,
+                        grad_u[b], slopes, 0, LANES, grad_D[b], grad_bias[b],
+                    )  # fmt: skip
+                    _pull_deltas(
+                        slopes, low_here, stride_low, weight[block], rank, steps, padded,
+                        inner[2 * SPACING :], grad_low[part][first:], grad_weight[strip],
+                    )  # fmt: skip
+                else:
+                    _write_gradients(
+                        u[b], D, channel, start, channels, steps, positive, dt, slopes, dy, grad_dt, grad_v,
+                        grad_u[b], grad_delta[b], start, channels, grad_D[b], grad_bias[b],
+                    )  # fmt: skip

@@ -6,9 +6,9 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, float32_pointer
-from compressm.scan.selective.functions import faded, sigmoid_from, softplus, softplus_from
+from compressm.scan.selective.functions import ZERO, faded, sigmoid_from, softplus, softplus_from
 from compressm.scan.selective.layout import LANES, STEPS
-from compressm.scan.selective.vectors import load, store
+from compressm.scan.selective.vectors import load, spread, spread_item, store
 
 SPACING = STEPS * LANES + 5 * LANES
 """Floats from one scratch array to the next: no power of two, or equal steps would share cache sets."""
@@ -44,32 +44,44 @@ def scratch(arrays: Any) -> Any:
 
 
 @compiled
-def read_inputs(
-    u: Any, delta: Any, bias: Any, start: Any, stride: Any, channel: Any, steps: Any, positive: Any,
-    dt: Any, v: Any,
-) -> None:  # fmt: skip
-    """Time steps ``dt`` and inputs ``v = dt u`` of a chunk, from rows ``stride`` apart."""
+def make_deltas(low: Any, stride: Any, weight: Any, rank: Any, steps: Any, delta: Any) -> None:
+    """``delta_t = low_t weight`` of a chunk, LANES side by side, from ``rank`` numbers of each step."""
     for t in range(steps):
-        at = start + t * stride
-        step = load(delta, at) + load(bias, channel)
+        total = spread(ZERO)
+        for r in range(rank):
+            total = total + spread_item(low, t * stride + r) * load(weight, r * LANES)
+        store(delta, t * LANES, total)
+
+
+@compiled
+def read_inputs(
+    u: Any, start: Any, stride: Any, delta: Any, first: Any, gap: Any, bias: Any, channel: Any, steps: Any,
+    positive: Any, dt: Any, v: Any,
+) -> None:  # fmt: skip
+    """Time steps ``dt`` and inputs ``v = dt u`` of a chunk.
+
+    Rows of u are ``stride`` apart from ``start`` on, those of delta ``gap`` from ``first`` on; ``dt`` may be
+    where delta lies.
+    """
+    for t in range(steps):
+        step = load(delta, first + t * gap) + load(bias, channel)
         if positive:
             step = softplus(step)
         store(dt, t * LANES, step)
-        store(v, t * LANES, step * load(u, at))
+        store(v, t * LANES, step * load(u, start + t * stride))
 
 
 @compiled
 def read_inputs_and_slopes(
-    u: Any, delta: Any, bias: Any, start: Any, stride: Any, channel: Any, steps: Any, positive: Any,
-    dt: Any, v: Any, slope: Any,
+    u: Any, start: Any, stride: Any, delta: Any, first: Any, gap: Any, bias: Any, channel: Any, steps: Any,
+    positive: Any, dt: Any, v: Any, slope: Any,
 ) -> None:  # fmt: skip
     """As :func:`read_inputs`; ``slope`` is that of softplus, and not written without it."""
     for t in range(steps):
-        at = start + t * stride
-        step = load(delta, at) + load(bias, channel)
+        step = load(delta, first + t * gap) + load(bias, channel)
         if positive:
             w = faded(step)
             store(slope, t * LANES, sigmoid_from(step, w))
             step = softplus_from(step, w)
         store(dt, t * LANES, step)
-        store(v, t * LANES, step * load(u, at))
+        store(v, t * LANES, step * load(u, start + t * stride))

@@ -27,6 +27,13 @@ SMALL = 1 << 16  # states times steps: less is done before a second thread has s
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
+class LowRank(NamedTuple):
+    """Time steps as a product that the kernels make: ``rows`` (batch, L, rank), ``weight`` (d, rank)."""
+
+    rows: Tensor
+    weight: Tensor
+
+
 class _Operands(NamedTuple):
     """What both kernels read, in their order of words."""
 
@@ -41,13 +48,13 @@ class _Operands(NamedTuple):
 
     @classmethod
     def of(
-        cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-        bias: Tensor | None,
+        cls, u: Tensor, delta: Tensor | LowRank, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
+        z: Tensor | None, bias: Tensor | None,
     ) -> "_Operands":  # fmt: skip
         none = u.new_zeros(u.shape[2])
         return cls(
             u=pad_channels(u),
-            delta=pad_channels(delta),
+            delta=u.new_empty(0) if isinstance(delta, LowRank) else pad_channels(delta),
             bias=pad_channels(none if bias is None else bias),
             A=pack(A * LOG2_E),
             B=rows_of(B),
@@ -74,17 +81,18 @@ def kept_sizes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[int, int]
 
 
 def scan_forward(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    u: Tensor, delta: Tensor | LowRank, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     bias: Tensor | None, state: Tensor | None, *, softplus: bool, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Outputs, final state, and with ``keep`` what :func:`scan_backward` starts from."""
+    """Outputs, final state, and with ``keep`` what the backward pass starts from."""
     (batch, L, d), N, gated = u.shape, A.shape[1], z is not None
     given = _Operands.of(u, delta, A, B, C, D, z, bias)
     y, carry = torch.empty_like(given.u), _carry(state, batch, d, N, u)
     plain, before = (u.new_empty(size) for size in kept_sizes(u, N, gated=gated, keep=keep))
     sizes = [batch, L, N, blocks_of(d), int(softplus), int(gated), int(keep)]
     tensors = (*given, y, plain, carry, before)
-    words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides]
+    low = _packed(delta)
+    words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides, *_low_rank_words(low)]
     run_kernel(_FORWARD, words, _workers(u, N, batch * blocks_of(d)))
     return y[..., :d].contiguous(), unpack(carry, d), plain, before
 
@@ -115,7 +123,9 @@ def scan_backward(
 ) -> Gradients:  # fmt: skip
     """Gradients of u, delta, A, B, C, D, z (empty without a gate), bias and the initial state."""
     L, d = u.shape[1:]
-    made = scan_adjoint(grad_y, grad_final, u, delta, A, B, C, D, z, bias, plain, before, softplus=softplus)
+    made, _ = scan_adjoint(
+        grad_y, grad_final, u, delta, A, B, C, D, z, bias, plain, before, softplus=softplus
+    )
     return (
         made.u[..., :d].contiguous(),
         made.delta[..., :d].contiguous(),
@@ -131,10 +141,13 @@ def scan_backward(
 
 def scan_adjoint(
     grad_y: Tensor | None, grad_final: Tensor | None,
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    u: Tensor, delta: Tensor | LowRank, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     bias: Tensor | None, plain: Tensor, before: Tensor, *, softplus: bool, grad_z: Tensor | None = None,
-) -> Adjoint:  # fmt: skip
-    """As :func:`scan_backward`, in the kernel's order.
+) -> tuple[Adjoint, LowRank]:  # fmt: skip
+    """As :func:`scan_backward`, in the kernel's order; that of delta is empty where it is of low rank.
+
+    Second are the gradients of its parts, (groups, batch, rank, whole chunks of steps) and (batch, blocks,
+    rank, LANES).
 
     ``grad_z``, where given, is where the gradient of z goes: rows of whole vectors of channels, which may be
     parts of longer ones.
@@ -160,9 +173,27 @@ def scan_adjoint(
     )
     sizes = [batch, L, N, blocks_of(d), int(softplus), int(z is not None), groups]
     tensors = (*given, plain, before, grad_y, *made)
+    low = _packed(delta)
+    rank = 0 if low is None else low.rows.shape[2]
+    grad_low = LowRank(
+        u.new_zeros(groups, batch, rank, chunks_of(L) * STEPS), u.new_zeros(*carry.shape[:2], rank, LANES)
+    )
     words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides, *grad_z.stride()[:2]]
+    words += [*_low_rank_words(low), *(x.data_ptr() for x in grad_low)]
     run_kernel(_BACKWARD, words, _workers(u, N, batch * groups))
-    return made
+    return made, grad_low
+
+
+def _packed(delta: Tensor | LowRank) -> LowRank | None:
+    """Parts of a delta of low rank, in the kernels' order."""
+    return LowRank(rows_of(delta.rows), pack(delta.weight)) if isinstance(delta, LowRank) else None
+
+
+def _low_rank_words(low: LowRank | None) -> list[int]:
+    if low is None:
+        return [0] * 5
+    rank, (per_sequence, stride, _) = low.rows.shape[2], low.rows.stride()
+    return [rank, low.rows.data_ptr(), per_sequence, stride, low.weight.data_ptr()]
 
 
 def sum_groups(parts: Tensor, L: int) -> Tensor:

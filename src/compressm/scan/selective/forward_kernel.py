@@ -14,7 +14,7 @@ from typing import Any
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, worker
-from compressm.scan.selective.channels import SPACING, read_inputs, row, rows, scratch, slices
+from compressm.scan.selective.channels import SPACING, make_deltas, read_inputs, row, rows, scratch, slices
 from compressm.scan.selective.functions import exp2, flush, sigmoid
 from compressm.scan.selective.layout import LANES, STEPS
 from compressm.scan.selective.vectors import load, spread_item, store
@@ -61,13 +61,18 @@ def forward(arguments: Any) -> None:
 
     Words: worker, workers, batch, L, N, blocks, softplus, gated, keep; u, delta, bias, A, B, C, D, z; y,
     outputs before the gate, state (before, then after), states before chunks; strides of B, C and z from
-    sequence to sequence and from step to step.
+    sequence to sequence and from step to step; rank of delta, or 0 where it is given whole, and if it is not:
+    ``low`` (batch, L, rank), its strides, and what it is multiplied by, (blocks, rank, LANES).
     """
-    words = carray(arguments, (27,))
+    words = carray(arguments, (32,))
     batch, L, N, blocks = words[2], words[3], words[4], words[5]
     positive, gated, keep = words[6], words[7], words[8]
     channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
-    u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, L * channels)
+    rank, stride_low = words[27], words[30]
+    whole = 0 if rank > 0 else 1
+    u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, whole * L * channels)
+    low = slices(words[28], words[29], stride_low, batch * (1 - whole), L, rank)
+    weight = rows(words[31], blocks, rank * LANES)
     bias, A, D = row(words[11], channels), rows(words[12], blocks, size), row(words[15], channels)
     B, stride_B = slices(words[13], words[21], words[22], batch, L, N), words[22]
     C, stride_C = slices(words[14], words[23], words[24], batch, L, N), words[24]
@@ -83,7 +88,17 @@ def forward(arguments: Any) -> None:
         for chunk in range(chunks):
             first = chunk * STEPS
             steps, start = min(STEPS, L - first), first * channels + block * LANES
-            read_inputs(u[b], delta[b], bias, start, channels, block * LANES, steps, positive, dt, v)
+            # Two calls, each of one layout, run faster than one of both.
+            if rank > 0:
+                make_deltas(
+                    low[b * words[29] + first * stride_low :], stride_low, weight[block], rank, steps, dt
+                )
+                read_inputs(u[b], start, channels, dt, 0, LANES, bias, block * LANES, steps, positive, dt, v)
+            else:
+                read_inputs(
+                    u[b], start, channels, delta[b], start, channels, bias, block * LANES, steps, positive,
+                    dt, v,
+                )  # fmt: skip
             for t in range(steps):
                 store(out, t * LANES, load(D, block * LANES) * load(u[b], start + t * channels))
             _advance(
