@@ -4,6 +4,7 @@ from compressm.training.compression_config import CompressionConfig
 from compressm.training.config import OptimizerConfig, TrainConfig
 from compressm.training.evaluation import evaluate, final_score
 from compressm.training.loop import Progress, RunResult, prepare_teacher, resume, train
+from compressm.training.memory import keep_freed_memory
 from compressm.training.model_config import ModelConfig
 from compressm.training.objectives import Model, Objective, find_objective
 from compressm.training.parallel import train_all
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate",
     "final_score",
     "find_objective",
+    "keep_freed_memory",
     "prepare_teacher",
     "resume",
     "train",

@@ -19,6 +19,7 @@ from compressm.training.costs import start_of_costs, summarise_costs
 from compressm.training.device import is_timed, matrix_precision, wait_for
 from compressm.training.evaluation import evaluate, final_score
 from compressm.training.floor import step_floor
+from compressm.training.memory import keep_freed_memory
 from compressm.training.objectives import Model
 from compressm.training.run_folder import RunFolder
 from compressm.training.score import Score
@@ -73,7 +74,8 @@ def train(
 ) -> RunResult:
     """Train a model into a run folder.
 
-    The test set is scored once, on the final model. The global seed of PyTorch is set from ``config.seed``.
+    The test set is scored once, on the final model. The global seed of PyTorch is set from ``config.seed``,
+    and the process keeps the memory that steps free (:func:`keep_freed_memory`).
 
     Args:
         config: All settings.
@@ -152,6 +154,7 @@ def _run(
     session: Session, folder: RunFolder, splits: Splits, watch: Watcher | None, teacher: Teacher | None
 ) -> RunResult:
     config = session.config
+    keep_freed_memory()
     window = _Window()
     while session.step < config.steps:
         timed = is_timed(session.device, session.step + 1, first=not window.seconds)

@@ -83,7 +83,7 @@ def advance(v: Tensor, lam: Tensor, state: Tensor | None, *, reverse: bool) -> T
 
 def states_of(u: Tensor, lam: Tensor, B: Tensor, state: Tensor | None, *, reverse: bool) -> Tensor:
     """States (batch, L, 2, N) of inputs u (batch, L, H)."""
-    v = (u @ B.flatten(0, 1).mT).unflatten(-1, B.shape[:2])
+    v = (u @ B.flatten(0, 1).mT).view(*u.shape[:2], *B.shape[:2])
     return advance(v, lam, state, reverse=reverse)
 
 

@@ -1,0 +1,30 @@
+"""Memory that a training step gave back is kept for the next one, instead of being asked for again.
+
+A step frees its activations at its end. glibc returns large blocks to the system, which hands out pages anew,
+cleared, at their first touch: a fifth of the time of a small layer's step, and more in long runs.
+"""
+
+import ctypes
+import platform
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGEST = 2**31 - 1  # bytes; what an int holds
+_OLD_LARGEST = 1 << 25  # what glibc before 2.35 allows
+
+
+def keep_freed_memory() -> bool:
+    """Let this process reuse freed memory of any size, from now on and for all it does.
+
+    Memory in use at once stays as it was; what was the most at any time stays with the process. Nothing is
+    done where the C library is not glibc.
+
+    Returns:
+        Whether the C library took the setting.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        return False
+    taken = library.mallopt(_MMAP_THRESHOLD, _LARGEST) or library.mallopt(_MMAP_THRESHOLD, _OLD_LARGEST)
+    return bool(taken) and bool(library.mallopt(_TRIM_THRESHOLD, _LARGEST))

@@ -1,0 +1,36 @@
+"""Freed memory is used again: counted in page faults of a process of its own."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import resource
+import torch
+from compressm.training import keep_freed_memory
+if {keep}:
+    assert keep_freed_memory()
+def work():
+    parts = [torch.ones(5_000_000) for _ in range(4)]  # 80 MB, freed at once
+for _ in range(3):
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(keep: bool) -> int:
+    code = COUNT.format(keep=keep)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has the setting")
+def test_pages_are_asked_for_once() -> None:
+    kept, plain = faults(keep=True), faults(keep=False)
+    assert plain > 1000
+    assert kept < plain / 10
