@@ -18,7 +18,6 @@ from compressm.bench.scaling import AXES, axis_cases, sweep
 from compressm.bench.timing import bandwidth
 from compressm.scan import calibrate, compile_seconds
 from compressm.scan.lti.arguments import check_form
-from compressm.training.memory import keep_freed_memory
 
 QUICK_ROUNDS, QUICK_LONGEST, QUICK_SHAPES = 3, 1 << 13, 4
 
@@ -73,7 +72,6 @@ def run(plan: Plan, folder: Path, watcher: Watcher | None = None) -> Outcome:
     _check(plan)
     before = torch.get_num_threads()
     torch.set_num_threads(plan.settings.threads)
-    keep_freed_memory()
     try:
         return _run(plan, folder, watcher or Watcher())
     finally:
