@@ -321,3 +321,23 @@ def test_noise_is_the_same_after_a_resume_and_refused_without_feedback(tmp_path:
     assert numbers(tmp_path / "plain") != numbers(tmp_path / "whole")
     with pytest.raises(ValueError, match=r"feedback_noise is 0.1, but task 'toy' feeds no outputs back"):
         TrainConfig(task="toy", feedback_noise=0.1)
+
+
+def test_long_sequences_are_evaluated_few_at_once() -> None:
+    """The score is that of all at once; no batch has more than some hundred thousand steps."""
+
+    sizes = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+            assert lengths is None
+            sizes.append(len(x))
+            return super().forward(x.mean(dim=1))
+
+    model = Watched(1, 3)
+    random = np.random.RandomState(0)
+    split = Split(random.standard_normal((7, 100_000, 1)).astype(np.float32), np.arange(7) % 3)
+    score = evaluate(model, split)  # type: ignore[arg-type]
+    assert sizes == [2, 2, 2, 1]
+    assert evaluate(model, split, batch_size=7).loss == pytest.approx(score.loss)  # type: ignore[arg-type]
+    assert sizes[-1] == 7

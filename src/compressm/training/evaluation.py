@@ -8,6 +8,9 @@ from compressm.data import Split, ordered_batches
 from compressm.training.objectives import Classification, Model, Objective, Sums
 from compressm.training.score import Score
 
+EVALUATION_STEPS = 1 << 18
+"""Steps of all sequences of a batch together, at most: long sequences would take gigabytes otherwise."""
+
 
 @torch.no_grad()
 def evaluate(
@@ -29,7 +32,8 @@ def evaluate(
     device = next(model.parameters()).device
     sums: Sums = {}
     try:
-        for batch in ordered_batches(objective.prepare(split), batch_size or objective.evaluation_batch):
+        count = batch_size or max(1, min(objective.evaluation_batch, EVALUATION_STEPS // max(split.steps, 1)))
+        for batch in ordered_batches(objective.prepare(split), count):
             batch = batch.to(device)
             for name, term in objective.sums(objective.forward(model, batch), batch.targets).items():
                 sums[name] = sums[name] + term if name in sums else term
