@@ -47,7 +47,7 @@ def test_generated_files_can_be_loaded(tmp_path: Path, capsys: pytest.CaptureFix
     ("words", "message"),
     [
         (["describe", "mnits"], "unknown task 'mnits'; choose one of smnist"),
-        (["generate", "toy"], "toy is not generated; choose one of listops, pathfinder"),
+        (["generate", "toy"], "toy is not generated; choose one of listops, listops-short, pathfinder"),
         (["generate", "listops", "--size", "0", "1", "1"], "every part needs at least one sequence"),
         (["fetch", "fsdd"], "give --data-dir a folder with fsdd/train"),
     ],

@@ -73,6 +73,21 @@ def test_expressions_meet_the_specification(folder: Path) -> None:
     assert max(counts[digit] for digit in "0123456789") < 1.06 * min(counts[digit] for digit in "0123456789")
 
 
+def test_short_expressions_are_of_the_same_grammar(tmp_path: Path) -> None:
+    task = get_task("listops-short")
+    assert task.generator is not None
+    task.generator(tmp_path, Recipe(sizes=(60, 5, 5), seed=3, progress=False))
+    splits = load("listops-short", data_dir=tmp_path)
+    lines = (tmp_path / "listops-short" / FILES[0]).read_text().splitlines()[1:]
+    assert len(set(lines)) == 60
+    assert splits.train.lengths is not None
+    for line, length, target in zip(lines, splits.train.lengths, splits.train.targets, strict=True):
+        source, value = line.split("\t")
+        assert 50 < len(source.split()) == length <= 200
+        assert value_and_depth(iter(source.split()))[0] == int(value) == target
+    assert splits.train.inputs.shape == (60, task.length)
+
+
 def test_the_splits_hold_the_files_tokens(folder: Path) -> None:
     splits, task = load("listops", data_dir=folder), get_task("listops")
     names = {number: token for token, number in _IDS.items()}

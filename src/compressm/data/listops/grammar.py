@@ -32,6 +32,10 @@ class Limits:
     operator_probability: float = 0.25
 
 
+SHORT = Limits(shorter=50, longer=201)
+"""Expressions of 51 to 200 tokens: ours, for models and times of a small machine."""
+
+
 class _TooLong(Exception):
     """The expression cannot become valid any more."""
 
