@@ -114,6 +114,7 @@ def test_every_way_to_cut_fires_what_it_advertises(name: str, tmp_path: Path) ->
         task="toy" if config.model.mixer != "mamba" else "induction",
         steps=80,
         batch_size=4,
+        feedback_noise=0.0,
         validate_every=80,
         checkpoint_every=80,
         model=ModelConfig(model_dim=4, state_dim=8, mixer=config.model.mixer),

@@ -34,3 +34,24 @@ def test_pages_are_asked_for_once() -> None:
     kept, plain = faults(keep=True), faults(keep=False)
     assert plain > 1000
     assert kept < plain / 10
+
+
+HELD = """
+import torch
+from compressm.training import keep_freed_memory
+from compressm.training.memory import give_back_freed_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+assert keep_freed_memory()
+parts = [torch.ones(5_000_000) for _ in range(8)]  # 160 MB
+del parts
+kept = resident()
+give_back_freed_memory()
+print(kept - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has the setting")
+def test_what_was_kept_can_be_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100e6

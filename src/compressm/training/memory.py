@@ -21,10 +21,19 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library took the setting.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "mallopt"):
+    library = _glibc()
+    if library is None:
         return False
     taken = library.mallopt(_MMAP_THRESHOLD, _LARGEST) or library.mallopt(_MMAP_THRESHOLD, _OLD_LARGEST)
     return bool(taken) and bool(library.mallopt(_TRIM_THRESHOLD, _LARGEST))
+
+
+def give_back_freed_memory() -> None:
+    """Give to the system what is free, once; nothing is done where the C library is not glibc."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

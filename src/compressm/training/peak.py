@@ -5,12 +5,18 @@ from pathlib import Path
 
 import torch
 
+from compressm.training.memory import give_back_freed_memory
+
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # starts the peak anew (proc(5))
 
 
 def start_peak() -> None:
-    """Start the peak anew, where the system can: a process may make several runs."""
+    """Start the peak anew, where the system can: a process may make several runs.
+
+    Memory that the process kept of an earlier one is given back first, so that it does not count again.
+    """
+    give_back_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     if _CLEAR.exists():
