@@ -4,10 +4,10 @@ The first half reads the model and may fail (an unstable layer, an optimiser wit
 assigns. So a failed cut leaves model and optimiser as they were.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ from compressm.compression.record import LayerCut
 from compressm.compression.reducers import Balanced, Reducer
 from compressm.compression.side_by_side import side_by_side
 from compressm.compression.signals import SignalRecorder
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def balance_layers(
         partial(reducer.balance, layer, recorder.signals(layer.name))
         for layer, reducer in zip(layers, reducers, strict=True)
     ]
-    return side_by_side(tasks) if _independent(layers, reducers) else [task() for task in tasks]
+    return _all(tasks, layers, reducers)
 
 
 def plan_cut(
@@ -127,7 +129,7 @@ def plan_cut(
         return cut, assignments
 
     tasks = [partial(plan_layer, *one) for one in zip(layers, balancings, targets, reducers, strict=True)]
-    planned = side_by_side(tasks) if _independent(layers, reducers) else [task() for task in tasks]
+    planned = _all(tasks, layers, reducers)
     return CutPlan(
         tuple(cut for cut, _ in planned),
         tuple(layers),
@@ -135,15 +137,18 @@ def plan_cut(
     )
 
 
-def _independent(layers: Sequence[CompressibleLayer], reducers: Sequence[Reducer]) -> bool:
-    """Whether layers may be worked on at once.
+def _all(
+    tasks: Sequence[Callable[[], T]], layers: Sequence[CompressibleLayer], reducers: Sequence[Reducer]
+) -> list[T]:
+    """The results of a task for each layer, worked on side by side where layers are independent.
 
-    They may where all that is done is balancing, in main memory: a selection may draw random numbers, in the
+    They are where all that is done is balancing, in main memory: a selection may draw random numbers, in the
     layers' order, a method of a user's own may do anything, and on a GPU a stream belongs to a thread.
     """
-    return all(type(reducer) is Balanced for reducer in reducers) and all(
+    independent = all(type(reducer) is Balanced for reducer in reducers) and all(
         parameter.device.type == "cpu" for layer in layers for parameter in layer.module.parameters()
     )
+    return side_by_side(tasks) if independent else [task() for task in tasks]
 
 
 def _cut_layer(

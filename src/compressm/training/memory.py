@@ -1,7 +1,8 @@
 """Memory that a training step gave back is kept for the next one, instead of being asked for again.
 
 A step frees its activations at its end. glibc returns large blocks to the system, which hands out pages anew,
-cleared, at their first touch: a fifth of the time of a small layer's step, and more in long runs.
+cleared, at their first touch: some percent of a small model's step (benchmarks/freed_memory.py), and far more
+where several runs share a machine.
 """
 
 import ctypes
