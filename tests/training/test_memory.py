@@ -13,7 +13,7 @@ from compressm.training import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def work():
-    parts = [torch.ones(5_000_000) for _ in range(4)]  # 80 MB, freed at once
+    parts = [torch.ones(10_000_000) for _ in range(2)]  # of 40 MB, which glibc always gives back
 for _ in range(3):
     work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
