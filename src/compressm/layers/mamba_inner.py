@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from compressm.scan.runtime.tracing import observed, plain_float32
+from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.cpu import LowRank, scan_adjoint, scan_forward, sum_groups
-from compressm.scan.selective.layout import LANES, unpack
+from compressm.scan.selective.layout import unpack
 from compressm.scan.short_convolution.cpu import convolve, convolve_backward
 
 LOW_RANK = 8

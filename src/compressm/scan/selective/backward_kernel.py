@@ -10,28 +10,13 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from compressm.scan.runtime.arrays import ZERO, array, rows, scratch
 from compressm.scan.runtime.pointers import compiled, worker
-from compressm.scan.selective.channels import (
-    SPACING,
-    make_deltas,
-    read_inputs_and_slopes,
-    row,
-    rows,
-    scratch,
-    slices,
-)
-from compressm.scan.selective.functions import ONE, ZERO, exp2, flush, sigmoid
-from compressm.scan.selective.layout import LANES, STEPS
-from compressm.scan.selective.vectors import (
-    HALF,
-    fold,
-    load,
-    load_part,
-    spread,
-    spread_item,
-    store,
-    sum_lanes,
-)
+from compressm.scan.runtime.vectors import fold, load, load_part, spread, spread_item, store, sum_lanes
+from compressm.scan.runtime.widths import HALF, LANES
+from compressm.scan.selective.channels import SPACING, make_deltas, read_inputs_and_slopes, slices
+from compressm.scan.selective.functions import ONE, exp2, flush, sigmoid
+from compressm.scan.selective.layout import STEPS
 
 LN2 = np.float32(0.6931471805599453)
 
@@ -173,7 +158,7 @@ def backward(arguments: Any) -> None:
     low = slices(words[38], words[39], stride_low, batch * (1 - whole), L, rank)
     weight, grad_weight = rows(words[41], blocks, rank * LANES), rows(words[43], strips, rank * LANES)
     grad_low = rows(words[42], groups * batch, rank * padded)
-    bias, A, D = row(words[11], channels), rows(words[12], blocks, size), row(words[15], channels)
+    bias, A, D = array(words[11], channels), rows(words[12], blocks, size), array(words[15], channels)
     B, stride_B = slices(words[13], words[29], words[30], batch, L, N), words[30]
     C, stride_C = slices(words[14], words[31], words[32], batch, L, N), words[32]
     z, stride_z = slices(words[16], words[33], words[34], gated * batch, L, channels), words[34]
@@ -184,7 +169,7 @@ def backward(arguments: Any) -> None:
     grad_A, carry = rows(words[23], strips, size), rows(words[28], strips, size)
     grad_B, grad_C = rows(words[24], groups * batch, N * padded), rows(words[25], groups * batch, N * padded)
     grad_D, grad_bias = rows(words[26], batch, channels), rows(words[27], batch, channels)
-    memory = scratch(9)
+    memory = scratch(9 * SPACING)
     dt, v, dy = memory, memory[SPACING:], memory[2 * SPACING :]
     grad_dt, grad_v, inner = memory[3 * SPACING :], memory[4 * SPACING :], memory[5 * SPACING : 8 * SPACING]
     slopes = memory[8 * SPACING :]

@@ -2,30 +2,17 @@
 
 from typing import Any
 
-import numpy as np
 from numba import carray
 
+from compressm.scan.runtime.arrays import ZERO
 from compressm.scan.runtime.pointers import compiled, float32_pointer
-from compressm.scan.selective.functions import ZERO, faded, sigmoid_from, softplus, softplus_from
-from compressm.scan.selective.layout import LANES, STEPS
-from compressm.scan.selective.vectors import load, spread, spread_item, store
+from compressm.scan.runtime.vectors import load, spread, spread_item, store
+from compressm.scan.runtime.widths import LANES
+from compressm.scan.selective.functions import faded, sigmoid_from, softplus, softplus_from
+from compressm.scan.selective.layout import STEPS
 
 SPACING = STEPS * LANES + 5 * LANES
 """Floats from one scratch array to the next: no power of two, or equal steps would share cache sets."""
-
-_LINE = 64  # bytes: a vector that straddles two cache lines costs two accesses
-
-
-@compiled
-def row(address: Any, size: Any) -> Any:
-    """The float32 array of ``size`` elements at an address."""
-    return carray(float32_pointer(address), (size,))
-
-
-@compiled
-def rows(address: Any, count: Any, size: Any) -> Any:
-    """The float32 matrix (count, size) at an address."""
-    return carray(float32_pointer(address), (count, size))
 
 
 @compiled
@@ -33,14 +20,6 @@ def slices(address: Any, per_sequence: Any, stride: Any, batch: Any, L: Any, wid
     """Everything from the first to the last element of ``batch L`` rows that lie at these strides."""
     last = (batch - 1) * per_sequence + (L - 1) * stride + width
     return carray(float32_pointer(address), (last if batch > 0 else 0,))
-
-
-@compiled
-def scratch(arrays: Any) -> Any:
-    """Zeroed memory for ``arrays`` arrays of STEPS + 1 vectors, SPACING apart, on cache lines."""
-    buffer = np.zeros(arrays * SPACING + _LINE // 4, np.float32)
-    start = (_LINE - buffer.ctypes.data % _LINE) % _LINE // 4
-    return buffer[start : start + arrays * SPACING]
 
 
 @compiled

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from compressm.scan.runtime import Kernel, run_kernel
+from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.layout import (
-    LANES,
     STEPS,
     blocks_of,
     chunks_of,

@@ -13,11 +13,13 @@ from typing import Any
 
 from numba import carray
 
+from compressm.scan.runtime.arrays import array, rows, scratch
 from compressm.scan.runtime.pointers import compiled, worker
-from compressm.scan.selective.channels import SPACING, make_deltas, read_inputs, row, rows, scratch, slices
+from compressm.scan.runtime.vectors import load, spread_item, store
+from compressm.scan.runtime.widths import LANES
+from compressm.scan.selective.channels import SPACING, make_deltas, read_inputs, slices
 from compressm.scan.selective.functions import exp2, flush, sigmoid
-from compressm.scan.selective.layout import LANES, STEPS
-from compressm.scan.selective.vectors import load, spread_item, store
+from compressm.scan.selective.layout import STEPS
 
 
 @compiled
@@ -73,14 +75,14 @@ def forward(arguments: Any) -> None:
     u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, whole * L * channels)
     low = slices(words[28], words[29], stride_low, batch * (1 - whole), L, rank)
     weight = rows(words[31], blocks, rank * LANES)
-    bias, A, D = row(words[11], channels), rows(words[12], blocks, size), row(words[15], channels)
+    bias, A, D = array(words[11], channels), rows(words[12], blocks, size), array(words[15], channels)
     B, stride_B = slices(words[13], words[21], words[22], batch, L, N), words[22]
     C, stride_C = slices(words[14], words[23], words[24], batch, L, N), words[24]
     z, stride_z = slices(words[16], words[25], words[26], gated * batch, L, channels), words[26]
     y = rows(words[17], batch, L * channels)
     plain, state = rows(words[18], batch, gated * keep * L * channels), rows(words[19], batch * blocks, size)
     before = rows(words[20], batch * blocks, keep * chunks * size)
-    memory = scratch(3)
+    memory = scratch(3 * SPACING)
     dt, v, out = memory, memory[SPACING:], memory[2 * SPACING :]
     number, workers = worker(words)
     for strip in range(number, batch * blocks, workers):

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from compressm.scan.runtime.arrays import ZERO
 from compressm.scan.runtime.pointers import compiled
-from compressm.scan.selective.vectors import add_exponent, below, spread
+from compressm.scan.runtime.vectors import add_exponent, below, spread
 
-ZERO, ONE, TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+ONE, TWO = np.float32(1.0), np.float32(2.0)
 LOG2_E = np.float32(1.4426950408889634)
 TINY = np.float32(1e-30)
 

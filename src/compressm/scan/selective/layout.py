@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-LANES = 32
-"""Channels of a vector: two registers of AVX-512, so that two chains of dependent sums run side by side."""
+from compressm.scan.runtime.widths import LANES
 
 STEPS = 32
 """Steps of a chunk: what a chunk needs (under 40 KiB) fits the first-level cache."""

@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from compressm.scan.runtime.arrays import ZERO, array, scratch
 from compressm.scan.runtime.pointers import compiled, worker
+from compressm.scan.runtime.vectors import load, spread, store
+from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.functions import sigmoid
-from compressm.scan.selective.vectors import load, spread, store
-from compressm.scan.short_convolution.layout import LANES, STEPS
+from compressm.scan.short_convolution.layout import STEPS
 from compressm.scan.short_convolution.strips import (
-    ZERO,
-    array,
     clear,
     copy_row,
     filtered,
     read_filters,
     read_past,
     read_rows,
-    scratch,
     write_past,
 )
 

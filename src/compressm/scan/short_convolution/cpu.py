@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from compressm.scan.runtime import Kernel, run_kernel
-from compressm.scan.short_convolution.layout import LANES, blocks_of, groups_of
+from compressm.scan.runtime.widths import LANES
+from compressm.scan.short_convolution.layout import blocks_of, groups_of
 
 _FORWARD = Kernel("compressm.scan.short_convolution.forward_kernel", "forward")
 _BACKWARD = Kernel("compressm.scan.short_convolution.backward_kernel", "backward")

@@ -1,6 +1,6 @@
 """How the kernels cut their work: sizes that they and their callers share."""
 
-from compressm.scan.selective.layout import LANES, blocks_of
+from compressm.scan.selective.layout import blocks_of
 
 STEPS = 32
 """Steps of a chunk: few enough for its rows to stay in a core's caches."""
@@ -17,4 +17,4 @@ def groups_of(batch: int, L: int) -> int:
     return min(-(-L // STEPS), -(-ITEMS // batch))
 
 
-__all__ = ["ITEMS", "LANES", "STEPS", "blocks_of", "groups_of"]
+__all__ = ["ITEMS", "STEPS", "blocks_of", "groups_of"]

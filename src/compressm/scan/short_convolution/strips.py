@@ -6,29 +6,10 @@ Rows are read and written whole, in the order in which they lie in memory.
 
 from typing import Any
 
-import numpy as np
-from numba import carray
-
-from compressm.scan.runtime.pointers import compiled, float32_pointer
-from compressm.scan.selective.vectors import load, spread, store
-from compressm.scan.short_convolution.layout import LANES
-
-ZERO = np.float32(0.0)
-_LINE = 64  # bytes: a vector that straddles two cache lines costs two accesses
-
-
-@compiled
-def array(address: Any, size: Any) -> Any:
-    """The float32 array of ``size`` elements at an address."""
-    return carray(float32_pointer(address), (size,))
-
-
-@compiled
-def scratch(size: Any) -> Any:
-    """Zeroed memory for ``size`` floats, on cache lines."""
-    buffer = np.zeros(size + _LINE // 4, np.float32)
-    start = (_LINE - buffer.ctypes.data % _LINE) % _LINE // 4
-    return buffer[start : start + size]
+from compressm.scan.runtime.arrays import ZERO
+from compressm.scan.runtime.pointers import compiled
+from compressm.scan.runtime.vectors import load, spread, store
+from compressm.scan.runtime.widths import LANES
 
 
 @compiled

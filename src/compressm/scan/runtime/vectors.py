@@ -16,10 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-from compressm.scan.selective.layout import LANES
-
-HALF = 16
-"""Lanes of a part: as many parts are summed over their lanes at once."""
+from compressm.scan.runtime.widths import HALF, LANES, OCTET
 
 
 class _VectorType(types.Type):  # type: ignore[misc, unused-ignore]
@@ -38,7 +35,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc, unused-ignore]
         super().__init__(manager, kind, kind.llvm)
 
 
-VECTOR, PART = _VectorType(LANES), _VectorType(HALF)
+VECTOR, PART, SHORT = _VectorType(LANES), _VectorType(HALF), _VectorType(OCTET)
 
 
 def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
@@ -53,7 +50,7 @@ def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
         return getattr(builder, instruction)(*arguments, flags=("contract",))
 
     type_callable(function)(typing)
-    for kind in (VECTOR, PART):
+    for kind in (VECTOR, PART, SHORT):
         lower_builtin(function, kind, kind)(generate)
 
 
@@ -103,9 +100,10 @@ def _integers(values: Sequence[int]) -> ir.Constant:
 
 
 def _spread(code: _Code, scalar: Any) -> Any:
-    undefined = ir.Constant(VECTOR.llvm, ir.Undefined)
+    kind = code.signature.return_type
+    undefined = ir.Constant(kind.llvm, ir.Undefined)
     first = code.builder.insert_element(undefined, scalar, ir.IntType(32)(0))
-    return code.builder.shuffle_vector(first, undefined, _integers([0] * LANES))
+    return code.builder.shuffle_vector(first, undefined, _integers([0] * kind.lanes))
 
 
 @_operation(lambda array, _: VECTOR(array, types.int64))
@@ -120,9 +118,15 @@ def load_part(code: _Code, array: Any, index: Any) -> Any:
     return code.builder.load(code.address(array, index, PART.llvm), align=4)
 
 
+@_operation(lambda array, _: SHORT(array, types.int64))
+def load_octet(code: _Code, array: Any, index: Any) -> Any:
+    """OCTET neighbours of a contiguous float32 array, from ``index`` on."""
+    return code.builder.load(code.address(array, index, SHORT.llvm), align=4)
+
+
 @_operation(lambda array, _, value: types.void(array, types.int64, value))
 def store(code: _Code, array: Any, index: Any, value: Any) -> Any:
-    """Write a vector or a part to a contiguous float32 array, from ``index`` on."""
+    """Write a vector of any length to a contiguous float32 array, from ``index`` on."""
     code.builder.store(value, code.address(array, index, code.signature.args[2].llvm), align=4)
     return code.context.get_dummy_value()
 
@@ -136,6 +140,12 @@ def spread(code: _Code, scalar: Any) -> Any:
 @_operation(lambda array, _: VECTOR(array, types.int64))
 def spread_item(code: _Code, array: Any, index: Any) -> Any:
     """A vector with ``array[index]`` in every lane; ``index`` is not negative."""
+    return _spread(code, code.builder.load(code.address(array, index, ir.FloatType())))
+
+
+@_operation(lambda array, _: SHORT(array, types.int64))
+def spread_item_octet(code: _Code, array: Any, index: Any) -> Any:
+    """An octet with ``array[index]`` in every lane; ``index`` is not negative."""
     return _spread(code, code.builder.load(code.address(array, index, ir.FloatType())))
 
 

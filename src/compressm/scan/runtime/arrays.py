@@ -1,0 +1,31 @@
+"""Arrays of float32 for kernels: at an address, or memory of their own. Numba code."""
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from compressm.scan.runtime.pointers import compiled, float32_pointer
+
+ZERO = np.float32(0.0)
+_LINE = 64  # bytes: a vector that straddles two cache lines costs two accesses
+
+
+@compiled
+def array(address: Any, size: Any) -> Any:
+    """The float32 array of ``size`` elements at an address."""
+    return carray(float32_pointer(address), (size,))
+
+
+@compiled
+def rows(address: Any, count: Any, size: Any) -> Any:
+    """The float32 matrix (count, size) at an address."""
+    return carray(float32_pointer(address), (count, size))
+
+
+@compiled
+def scratch(size: Any) -> Any:
+    """Zeroed memory for ``size`` floats, on cache lines."""
+    buffer = np.zeros(size + _LINE // 4, np.float32)
+    start = (_LINE - buffer.ctypes.data % _LINE) % _LINE // 4
+    return buffer[start : start + size]
