@@ -75,7 +75,7 @@ def form_choice(
     for form in FORMS:
         if form == "scan" or case.H * case.H * case.L <= LARGEST_KERNEL:
             steps[form] = OurLti(settings).step(replace(case, form=form))
-    picked = choose_form(shape_of(case), training=True, threads=settings.threads)
+    picked = choose_form(shape_of(case), training=True, threads=settings.threads, device=settings.device)
     words = f"{case.name}: batch {case.batch}, L={case.L}, H={case.H}, N={case.N}"
     return _measured(words, steps, picked, settings, method, tick)
 

@@ -19,6 +19,7 @@ SHAPES = {  # batch, L, H, P, N
     "one of each": (1, 9, 1, 1, 1),
     "one sequence": (1, 50, 3, 6, 33),
     "many states": (5, 16, 2, 3, 130),
+    "many channels": (3, 21, 40, 36, 20),
 }
 
 

@@ -76,7 +76,8 @@ def lti_scan(
     shape = Shape.of(u, C)
     # A graph for inference may serve any length: there the operator chooses, each time it runs.
     if form == "auto" and (training or not torch.compiler.is_compiling()):
-        form = choose_form(shape, training=training, threads=threads_of(device))
+        threads = threads_of(device)
+        form = choose_form(shape, training=training, threads=threads, device=device, dtype=u.dtype)
     keep = what_to_keep(shape) if training and form == "scan" else "nothing"
     half = half and max(shape.H, shape.P) >= HALF_CHANNELS
     y, last, _ = lti_scan_op(u, lam, B, C, state, form, keep, reverse, half, final)

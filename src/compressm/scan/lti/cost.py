@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compressm.scan.lti import constants
+from compressm.scan.lti import constants, few_channels
 
 
 class Shape(NamedTuple):
@@ -29,24 +29,38 @@ class Shape(NamedTuple):
         return cls(u.shape[0], u.shape[1], u.shape[2], C.shape[1], C.shape[2])
 
 
-def choose_form(shape: Shape, *, training: bool, threads: int) -> str:
+def choose_form(
+    shape: Shape, *, training: bool, threads: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> str:
     """The form, "scan" or "convolution", that should be fastest."""
-    scan = seconds("scan", shape, training=training, threads=threads)
+    scan = seconds(scan_kernels(shape, device, dtype), shape, training=training, threads=threads)
     convolution = seconds("convolution", shape, training=training, threads=threads)
     return "scan" if scan <= convolution else "convolution"
 
 
-def seconds(form: str, shape: Shape, *, training: bool, threads: int) -> float:
-    """Expected seconds of a form, forward only or (``training``) forward and backward."""
-    each = constants.current()[f"{form}/{'training' if training else 'inference'}"]
-    fixed, *shared = (count * cost for count, cost in zip(counts(form, shape, training), each, strict=True))
+def scan_kernels(shape: Shape, device: str = "cpu", dtype: torch.dtype = torch.float32) -> str:
+    """What computes the form "scan": "few_channels", kernels of their own, or "scan"."""
+    few = device == "cpu" and few_channels.suits(shape.H, shape.P, dtype)
+    return "few_channels" if few else "scan"
+
+
+def seconds(kernels: str, shape: Shape, *, training: bool, threads: int) -> float:
+    """Expected seconds, forward only or (``training``) forward and backward.
+
+    ``kernels`` are those of a form: "convolution", or what :func:`scan_kernels` says.
+    """
+    each = constants.current()[f"{kernels}/{'training' if training else 'inference'}"]
+    work = counts(kernels, shape, training)
+    fixed, *shared = (count * cost for count, cost in zip(work, each, strict=True))
     total: float = fixed + sum(shared) / threads
     return total
 
 
-def counts(form: str, shape: Shape, training: bool) -> tuple[float, ...]:
+def counts(kernels: str, shape: Shape, training: bool) -> tuple[float, ...]:
     """Counts of work: first that which more threads do not speed up, then the rest."""
-    return _scan_counts(shape, training) if form == "scan" else _convolution_counts(shape)
+    if kernels == "convolution":
+        return _convolution_counts(shape)
+    return (_few_channels_counts if kernels == "few_channels" else _scan_counts)(shape, training)
 
 
 def what_to_keep(shape: Shape) -> str:
@@ -67,6 +81,16 @@ def _scan_counts(shape: Shape, training: bool) -> tuple[float, ...]:
         products = 3 * (H + P) + (H if what_to_keep(shape) == "checkpoints" else 0)
     # Products of a few columns cost as if they had more: their operands must be read all the same.
     return 1.0, rows * N * products, rows * N, rows * (H + P), rows, N * (H + P)
+
+
+def _few_channels_counts(shape: Shape, training: bool) -> tuple[float, ...]:
+    batch, L, H, P, N = shape
+    # States come in blocks of 16, channels in groups of four or eight: what is filled up costs as much.
+    rows, blocks = batch * L, -(-N // 16)
+    products = H + 8 * -(-P // 8)
+    if training:
+        products += H + P + 4 * (-(-H // 4) + -(-P // 4)) + 8 * -(-H // 8)
+    return 1.0, rows * blocks * products, rows * blocks, rows * (H + P), rows, blocks * (H + P)
 
 
 def _convolution_counts(shape: Shape) -> tuple[float, ...]:

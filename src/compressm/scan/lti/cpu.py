@@ -6,14 +6,15 @@ travel to main memory. The backward pass computes a piece's states anew from the
 or reads them back where the forward pass was asked to keep them.
 
 Threads share the batch where that divides it well (:mod:`compressm.scan.lti.sequences`), else they share each
-piece (:mod:`compressm.scan.lti.together`).
+piece (:mod:`compressm.scan.lti.together`). Few channels have kernels of their own, products included
+(:mod:`compressm.scan.lti.few_channels`).
 """
 
 import torch
 from torch import Tensor
 
-from compressm.scan.lti import together
-from compressm.scan.lti.pieces import Pieces, kept_shape
+from compressm.scan.lti import few_channels, pieces, together
+from compressm.scan.lti.pieces import Pieces
 from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, half_gemm_addresses, run_kernel
 
 _MODULE = "compressm.scan.lti.sequences"
@@ -23,6 +24,14 @@ _HALF_FORWARD, _HALF_BACKWARD = Kernel(_MODULE, "forward_bfloat16"), Kernel(_MOD
 _KEEP = {"nothing": 0, "checkpoints": 1, "states": 2}
 
 
+def kept_shape(u: Tensor, C: Tensor, keep: str) -> tuple[int, ...]:
+    """Shape of what :func:`scan_forward` keeps for :func:`scan_backward`."""
+    (batch, length, H), (_, P, N) = u.shape, C.shape
+    if few_channels.suits(H, P, u.dtype):
+        return few_channels.kept_shape(keep, batch, length, N)
+    return pieces.kept_shape(keep, batch, length, N, u.dtype.itemsize)
+
+
 def scan_forward(
     u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None,
     *, reverse: bool, keep: str, half: bool = False,
@@ -30,11 +39,16 @@ def scan_forward(
     """Outputs, final state, and what :func:`scan_backward` needs beside the operands.
 
     ``half``: the operands of matrix products are rounded to bfloat16, their results and the recurrence are
-    float32; ignored where the processor cannot. ``keep`` names what is kept: "states" (all of them),
-    "checkpoints" (the state before each piece), or "nothing", after which there can be no backward pass.
+    float32; ignored where the processor cannot, and for few channels, whose kernels have none. ``keep`` names
+    what is kept: "states" (all of them), "checkpoints" (the state before each piece; always for few
+    channels), or "nothing", after which there can be no backward pass.
     """
     batch, N = u.shape[0], lam.shape[1]
-    into, out_of, carry = B.reshape(2 * N, -1), _output_weights(C), _initial(state, batch, N, u)
+    carry = _initial(state, batch, N, u)
+    if few_channels.suits(u.shape[2], C.shape[1], u.dtype):
+        y, kept = few_channels.forward(u, lam, B, C, carry, reverse=reverse, keep=keep)
+        return y, carry.view(batch, 2, N), kept
+    into, out_of = B.reshape(2 * N, -1), _output_weights(C)
     if not workers_share_the_batch(batch):
         y, kept = together.forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep)
     else:
@@ -50,8 +64,11 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of u, lambda, B, C and the initial state from those of outputs and final state."""
     batch, N = u.shape[0], lam.shape[1]
-    into, out_of = B.reshape(2 * N, -1), _output_weights(C)
-    start, carry = _initial(state, batch, N, u), _initial(grad_final, batch, N, u)
+    carry = _initial(grad_final, batch, N, u)
+    if few_channels.suits(u.shape[2], C.shape[1], u.dtype):
+        few = few_channels.backward(grad_y, u, lam, B, C, carry, kept, reverse=reverse)
+        return *few, carry.view(batch, 2, N)
+    into, out_of, start = B.reshape(2 * N, -1), _output_weights(C), _initial(state, batch, N, u)
     operands = (grad_y, u, lam, into, out_of, start, carry, kept)
     if not workers_share_the_batch(batch):
         gradients = together.backward(*operands, reverse=reverse, keep=keep)
@@ -82,7 +99,7 @@ def _forward(
     """As :func:`together.forward`."""
     (batch, length, _), (states, P) = u.shape, out_of.shape
     y = u.new_empty(batch, length, P)
-    kept = u.new_empty(kept_shape(keep, batch, length, states // 2, u.element_size()))
+    kept = u.new_empty(pieces.kept_shape(keep, batch, length, states // 2, u.element_size()))
     words, room, scratch, workers = _layout(u, out_of, buffers=1, reverse=reverse, keep=keep)
     kernel, narrow = _FORWARD[u.dtype], scratch[:0]
     if half:
@@ -119,11 +136,11 @@ def _layout(
 ) -> tuple[list[int], Tensor, Tensor, int]:
     """The words of a kernel before its operands; room for arguments and for states; the number of workers."""
     (batch, length, H), (states, P) = u.shape, out_of.shape
-    pieces, workers = Pieces.of(batch, length, states * u.element_size()), torch.get_num_threads()
-    words = [batch, length, H, P, states // 2, pieces.sequences, pieces.steps, int(reverse), _KEEP[keep]]
+    cut, workers = Pieces.of(batch, length, states * u.element_size()), torch.get_num_threads()
+    words = [batch, length, H, P, states // 2, cut.sequences, cut.steps, int(reverse), _KEEP[keep]]
     room = u.new_zeros(workers, 80 // u.element_size())
     room[:, 64 // u.element_size()] = 1
-    scratch = u.new_empty(workers * buffers * pieces.sequences * pieces.steps, states)
+    scratch = u.new_empty(workers * buffers * cut.sequences * cut.steps, states)
     return words, room, scratch, workers
 
 

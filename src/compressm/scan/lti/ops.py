@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from compressm.scan.lti import convolution, cost, cpu, portable
-from compressm.scan.lti.pieces import kept_shape
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -40,7 +39,10 @@ def lti_scan_op(
     """Outputs, final state (or zeros, not ``final``), and what the backward of "scan" was told to keep."""
     u, lam, B, C = u.contiguous(), lam.contiguous(), B.contiguous(), C.contiguous()
     if form == "auto":
-        form = cost.choose_form(cost.Shape.of(u, C), training=False, threads=cost.threads_of(u.device.type))
+        device = u.device.type
+        form = cost.choose_form(
+            cost.Shape.of(u, C), training=False, threads=cost.threads_of(device), device=device, dtype=u.dtype
+        )
     if form == "convolution":
         y, last = convolution.convolution_forward(u, lam, B, C, state, reverse=reverse, final=final)
         return y, last, u.new_empty(0)
@@ -68,7 +70,7 @@ def _(
     if form == "convolution":
         kept: tuple[int, ...] = (0,)
     elif u.device.type == "cpu":
-        kept = kept_shape(keep, batch, length, N, u.element_size())
+        kept = cpu.kept_shape(u, C, keep)
     else:
         kept = (batch, length, 2, N) if keep == "states" else (0,)
     return u.new_empty(batch, length, C.shape[1]), u.new_empty(batch, 2, N), u.new_empty(kept)
