@@ -5,31 +5,32 @@ second product takes it to outputs; pieces are small enough to stay in the proce
 travel to main memory. The backward pass computes a piece's states anew from the state the piece started with,
 or reads them back where the forward pass was asked to keep them.
 
-Threads share the batch where that divides it well (:mod:`compressm.scan.lti.sequences`), else they share each
-piece (:mod:`compressm.scan.lti.together`). Few channels have kernels of their own, products included
-(:mod:`compressm.scan.lti.few_channels`).
+Threads share the batch where that divides it well (:mod:`compressm.scan.lti.sequences`), else, and in
+bfloat16, they share each piece (:mod:`compressm.scan.lti.together`). Few channels have kernels of their own,
+products included (:mod:`compressm.scan.lti.few_channels`).
 """
+
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from compressm.scan.lti import few_channels, pieces, together
+from compressm.scan.lti import few_channels, together
 from compressm.scan.lti.pieces import Pieces
-from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, half_gemm_addresses, run_kernel
+from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, run_kernel
 
 _MODULE = "compressm.scan.lti.sequences"
 _FORWARD = {dtype: Kernel(_MODULE, f"forward_{name}") for dtype, name in FLOATS.items()}
 _BACKWARD = {dtype: Kernel(_MODULE, f"backward_{name}") for dtype, name in FLOATS.items()}
-_HALF_FORWARD, _HALF_BACKWARD = Kernel(_MODULE, "forward_bfloat16"), Kernel(_MODULE, "backward_bfloat16")
 _KEEP = {"nothing": 0, "checkpoints": 1, "states": 2}
 
 
-def kept_shape(u: Tensor, C: Tensor, keep: str) -> tuple[int, ...]:
-    """Shape of what :func:`scan_forward` keeps for :func:`scan_backward`."""
+def new_kept(u: Tensor, C: Tensor, keep: str, *, half: bool) -> Tensor:
+    """Room for what :func:`scan_forward` keeps for :func:`scan_backward`."""
     (batch, length, H), (_, P, N) = u.shape, C.shape
     if few_channels.suits(H, P, u.dtype):
-        return few_channels.kept_shape(keep, batch, length, N)
-    return pieces.kept_shape(keep, batch, length, N, u.dtype.itemsize)
+        return u.new_empty(few_channels.kept_shape(keep, batch, length, N))
+    return together.new_kept(u, N, keep, half=half and can_halve(u.dtype))
 
 
 def scan_forward(
@@ -38,7 +39,7 @@ def scan_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Outputs, final state, and what :func:`scan_backward` needs beside the operands.
 
-    ``half``: the operands of matrix products are rounded to bfloat16, their results and the recurrence are
+    ``half``: operands and results of matrix products are rounded to bfloat16, the recurrence is computed in
     float32; ignored where the processor cannot, and for few channels, whose kernels have none. ``keep`` names
     what is kept: "states" (all of them), "checkpoints" (the state before each piece; always for few
     channels), or "nothing", after which there can be no backward pass.
@@ -49,11 +50,11 @@ def scan_forward(
         y, kept = few_channels.forward(u, lam, B, C, carry, reverse=reverse, keep=keep)
         return y, carry.view(batch, 2, N), kept
     into, out_of = B.reshape(2 * N, -1), _output_weights(C)
-    if not workers_share_the_batch(batch):
-        y, kept = together.forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep)
+    half = half and can_halve(u.dtype)
+    if half or not workers_share_the_batch(batch):
+        y, kept = together.forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep, half=half)
     else:
-        half = half and can_halve(u.dtype)
-        y, kept = _forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep, half=half)
+        y, kept = _forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep)
     return y, carry.view(batch, 2, N), kept
 
 
@@ -70,10 +71,11 @@ def scan_backward(
         return *few, carry.view(batch, 2, N)
     into, out_of, start = B.reshape(2 * N, -1), _output_weights(C), _initial(state, batch, N, u)
     operands = (grad_y, u, lam, into, out_of, start, carry, kept)
-    if not workers_share_the_batch(batch):
-        gradients = together.backward(*operands, reverse=reverse, keep=keep)
+    half = half and can_halve(u.dtype)
+    if half or not workers_share_the_batch(batch):
+        gradients = together.backward(*operands, reverse=reverse, keep=keep, half=half)
     else:
-        gradients = _backward(*operands, reverse=reverse, keep=keep, half=half and can_halve(u.dtype))
+        gradients = _backward(*operands, reverse=reverse, keep=keep)
     grad_u, slope, grad_into, grad_out_of = gradients
     grad_lam = slope.sum(0).to(lam.dtype).view(2, N)
     grad_C = torch.stack((grad_out_of[:N].T, -grad_out_of[N:].T))
@@ -88,46 +90,43 @@ def workers_share_the_batch(batch: int) -> bool:
 
 
 def can_halve(dtype: torch.dtype) -> bool:
-    """Whether matrix products can take operands in bfloat16 and give float32."""
-    return dtype == torch.float32 and half_gemm_addresses() is not None
+    """Whether this processor multiplies numbers in bfloat16; emulated, that is slower than float32."""
+    return dtype == torch.float32 and _has_bfloat16()
+
+
+@cache
+def _has_bfloat16() -> bool:
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16", False))
 
 
 def _forward(
     u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor,
-    *, reverse: bool, keep: str, half: bool,
+    *, reverse: bool, keep: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As :func:`together.forward`."""
     (batch, length, _), (states, P) = u.shape, out_of.shape
     y = u.new_empty(batch, length, P)
-    kept = u.new_empty(pieces.kept_shape(keep, batch, length, states // 2, u.element_size()))
+    kept = together.new_kept(u, states // 2, keep)
     words, room, scratch, workers = _layout(u, out_of, buffers=1, reverse=reverse, keep=keep)
-    kernel, narrow = _FORWARD[u.dtype], scratch[:0]
-    if half:
-        kernel, narrow = _HALF_FORWARD, torch.empty_like(scratch, dtype=torch.bfloat16)
-        u, into, out_of = u.bfloat16(), into.bfloat16(), out_of.bfloat16()
-    operands = (u, into, out_of, lam, carry, y, kept, room, scratch, narrow)
-    run_kernel(kernel, [*words, *(x.data_ptr() for x in operands)], workers)
+    operands = (u, into, out_of, lam, carry, y, kept, room, scratch)
+    run_kernel(_FORWARD[u.dtype], [*words, *(x.data_ptr() for x in operands)], workers)
     return y, kept
 
 
 def _backward(
     grad_y: Tensor | None, u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, start: Tensor, carry: Tensor,
-    kept: Tensor, *, reverse: bool, keep: str, half: bool,
+    kept: Tensor, *, reverse: bool, keep: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As :func:`together.backward`. Each worker sums gradients of weights on its own, then they are added."""
     words, room, scratch, workers = _layout(u, out_of, buffers=2, reverse=reverse, keep=keep)
     slope = torch.zeros(carry.shape, dtype=torch.float64)
     grad_u, grad_into = torch.empty_like(u), into.new_zeros(workers, *into.shape)
     grad_out_of = out_of.new_zeros(workers, *out_of.shape)
-    kernel, narrow = _BACKWARD[u.dtype], scratch[:0]
-    if half:
-        kernel, narrow = _HALF_BACKWARD, torch.empty_like(scratch, dtype=torch.bfloat16)
-        u, into, out_of = u.bfloat16(), into.bfloat16(), out_of.bfloat16()
-        grad_y = None if grad_y is None else grad_y.bfloat16()
     operands = (u, into, out_of, lam, carry, grad_y, kept, room, scratch, start, slope, grad_u, grad_into,
-                grad_out_of, narrow)  # fmt: skip
+                grad_out_of)  # fmt: skip
     addresses = [0 if x is None else x.data_ptr() for x in operands]
-    run_kernel(kernel, [*words, *addresses], workers)
+    run_kernel(_BACKWARD[u.dtype], [*words, *addresses], workers)
     return grad_u, slope, grad_into.sum(0), grad_out_of.sum(0)
 
 

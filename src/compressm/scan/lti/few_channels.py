@@ -16,6 +16,9 @@ MOST, MOST_AVX512 = 8, 32
 """Above that many inputs or outputs, a library is as fast. The second holds with AVX-512, which has
 32 wide registers: with fewer, sums must leave them sooner."""
 
+ITEMS = 16
+"""Parts that the work is cut into at least, if there are so many blocks of states."""
+
 _MODULE = "compressm.scan.lti.few_channels_kernels"
 _FORWARD, _BACKWARD = Kernel(_MODULE, "forward"), Kernel(_MODULE, "backward")
 
@@ -68,6 +71,7 @@ def backward(
 def _layout(u: Tensor, C: Tensor, *, reverse: bool, keep: str) -> tuple[list[int], int, int]:
     """The words of a kernel before its operands, columns of work, workers."""
     (batch, length, H), (_, P, N), workers = u.shape, C.shape, torch.get_num_threads()
-    # Columns divide the states of a sequence: a few sequences would leave threads without work.
-    columns = 1 if 5 * workers * -(-batch // workers) <= 6 * batch else min(workers, -(-N // HALF))
+    # Columns divide the states of a sequence: a few sequences would leave threads without work. The number of
+    # threads has no say in them, so that it does not change the order of the sums that outputs are.
+    columns = min(-(-ITEMS // batch), -(-N // HALF))
     return [batch, length, H, P, N, int(reverse), int(keep != "nothing"), columns], columns, workers

@@ -64,16 +64,16 @@ def _(
     half: bool,
     final: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del B, state, reverse, half, final
+    del B, state, reverse, final
     batch, length, _ = u.shape
     N = lam.shape[1]
     if form == "convolution":
-        kept: tuple[int, ...] = (0,)
+        kept = u.new_empty(0)
     elif u.device.type == "cpu":
-        kept = cpu.kept_shape(u, C, keep)
+        kept = cpu.new_kept(u, C, keep, half=half)
     else:
-        kept = (batch, length, 2, N) if keep == "states" else (0,)
-    return u.new_empty(batch, length, C.shape[1]), u.new_empty(batch, 2, N), u.new_empty(kept)
+        kept = u.new_empty((batch, length, 2, N) if keep == "states" else (0,))
+    return u.new_empty(batch, length, C.shape[1]), u.new_empty(batch, 2, N), kept
 
 
 @torch.library.custom_op("compressm::lti_scan_backward", mutates_args=())

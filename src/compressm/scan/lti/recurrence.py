@@ -19,7 +19,7 @@ LANES = 16  # states per cache line in float32: blocks of states divided among w
 
 
 @compiled
-def _block(item: Any, blocks: Any, N: Any) -> Any:
+def block_of(item: Any, blocks: Any, N: Any) -> Any:
     """First and last state of one of ``blocks`` blocks of whole cache lines."""
     lines = (N + LANES - 1) // LANES
     first = item * lines // blocks * LANES
@@ -93,7 +93,7 @@ def adjoint(
 
 
 @compiled
-def _sizes(words: Any) -> Any:
+def sizes(words: Any) -> Any:
     """Sequences, steps, N, blocks of states per sequence, and whether time runs backwards."""
     return words[2], words[3], words[4], words[5], words[6]
 
@@ -101,20 +101,20 @@ def _sizes(words: Any) -> Any:
 @compiled
 def _advance_kernel(arguments: Any, pointer: Any) -> None:
     words = carray(arguments, (10,))
-    sequences, steps, N, blocks, backward = _sizes(words)
+    sequences, steps, N, blocks, backward = sizes(words)
     rows = carray(pointer(words[7]), (sequences, steps * 2 * N))
     lam, carry = carray(pointer(words[8]), (2 * N,)), carray(pointer(words[9]), (sequences, 2 * N))
     number, workers = worker(words)
     for item in range(number, sequences * blocks, workers):
         s = item // blocks
-        first, last = _block(item % blocks, blocks, N)
+        first, last = block_of(item % blocks, blocks, N)
         advance(rows[s], lam, carry[s], steps, N, first, last, backward)
 
 
 @compiled
 def _adjoint_kernel(arguments: Any, pointer: Any) -> None:
     words = carray(arguments, (13,))
-    sequences, steps, N, blocks, backward = _sizes(words)
+    sequences, steps, N, blocks, backward = sizes(words)
     rows = carray(pointer(words[7]), (sequences, steps * 2 * N))
     lam, carry = carray(pointer(words[8]), (2 * N,)), carray(pointer(words[9]), (sequences, 2 * N))
     states = carray(pointer(words[10]), (sequences, steps * 2 * N))
@@ -123,7 +123,7 @@ def _adjoint_kernel(arguments: Any, pointer: Any) -> None:
     number, workers = worker(words)
     for item in range(number, sequences * blocks, workers):
         s = item // blocks
-        first, last = _block(item % blocks, blocks, N)
+        first, last = block_of(item % blocks, blocks, N)
         adjoint(rows[s], states[s], lam, before[s], carry[s], slope[s], steps, N, first, last, backward)
 
 

@@ -14,21 +14,18 @@ import numpy as np
 from numba import carray, types
 
 from compressm.scan.lti.recurrence import adjoint, advance
-from compressm.scan.runtime.blas import GEMM_SYMBOLS, HALF_GEMM_SYMBOLS
+from compressm.scan.runtime.blas import GEMM_SYMBOLS
 from compressm.scan.runtime.pointers import (
     compiled,
     float32_pointer,
     float64_pointer,
     int64_pointer,
-    uint16_pointer,
-    uint32_pointer,
     worker,
 )
 
 CHECKPOINTS, STATES = 1, 2
 _SIGNATURE = types.void(*[types.int64] * 13)
 _sgemm = types.ExternalFunction(GEMM_SYMBOLS["sgemm_"], _SIGNATURE)
-_bgemm = types.ExternalFunction(HALF_GEMM_SYMBOLS["gemm_bf16bf16f32_"], _SIGNATURE)
 _dgemm = types.ExternalFunction(GEMM_SYMBOLS["dgemm_"], _SIGNATURE)
 
 
@@ -37,11 +34,10 @@ def _multiply(size: Any, room: Any, a: Any, a_turned: Any, b: Any, b_turned: Any
               columns: Any, inner: Any, accumulate: Any) -> None:  # fmt: skip
     """``c = a b`` or ``c += a b``, c (rows, columns) row by row; an operand may be stored transposed.
 
-    Operands are addresses of numbers of ``size`` bytes; 2 stands for bfloat16, with a result in float32.
-    ``room`` is an address, too: 80 bytes for the arguments, of which bytes 64 and 72 begin the numbers 1 and
-    0. BLAS counts by columns: to it these are the transposes, so the
-    operands change places. Sizes are 64-bit words, which a library of 32-bit integers reads the same on
-    little-endian machines.
+    Operands are addresses of numbers of ``size`` bytes. ``room`` is an address, too: 80 bytes for the
+    arguments, of which bytes 64 and 72 begin the numbers 1 and 0. BLAS counts by columns: to it these are the
+    transposes, so the operands change places. Sizes are 64-bit words, which a library of 32-bit integers
+    reads the same on little-endian machines.
     """
     sizes = carray(int64_pointer(room), (8,))
     sizes[0], sizes[1], sizes[2] = columns, rows, inner
@@ -49,25 +45,12 @@ def _multiply(size: Any, room: Any, a: Any, a_turned: Any, b: Any, b_turned: Any
     sizes[6], sizes[7] = 84 if b_turned else 78, 84 if a_turned else 78  # the letters "T" or "N"
     one, beta = room + 64, room + 64 if accumulate else room + 72
     letters = room + 48
-    if size == 2:
-        _bgemm(letters, letters + 8, room, room + 8, room + 16, one, b, room + 24, a, room + 32, beta, c,
-               room + 40)  # fmt: skip
-    elif size == 4:
+    if size == 4:
         _sgemm(letters, letters + 8, room, room + 8, room + 16, one, b, room + 24, a, room + 32, beta, c,
                room + 40)  # fmt: skip
     else:
         _dgemm(letters, letters + 8, room, room + 8, room + 16, one, b, room + 24, a, room + 32, beta, c,
                room + 40)  # fmt: skip
-
-
-@compiled
-def _narrow(source: Any, target: Any, count: Any) -> Any:
-    """Round ``count`` float32 numbers to nearest even bfloat16 at the address ``target``; returns that."""
-    bits, halves = carray(uint32_pointer(source), (count,)), carray(uint16_pointer(target), (count,))
-    for i in range(count):
-        odd = (bits[i] >> np.uint32(16)) & np.uint32(1)
-        halves[i] = np.uint16((bits[i] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
-    return target
 
 
 @compiled
@@ -84,16 +67,14 @@ def _my_sequences(words: Any) -> Any:
 
 
 @compiled
-def _forward(arguments: Any, pointer: Any, size: Any, operand: Any) -> None:
-    """``operand``: bytes of a number in the products' operands, 2 where they are bfloat16."""
-    words = carray(arguments, (21,))
+def _forward(arguments: Any, pointer: Any, size: Any) -> None:
+    words = carray(arguments, (20,))
     batch, L, H, P, N, together, steps, backward, keep = _sizes(words)
     u, into, out_of, y, kept = words[11], words[12], words[13], words[16], words[17]
     lam, carry = carray(pointer(words[14]), (2 * N,)), carray(pointer(words[15]), (batch, 2 * N))
     begin, end, number = _my_sequences(words)
     count, row_bytes = (L + steps - 1) // steps, 2 * N * size
     room, scratch = words[18] + 80 * number, words[19] + number * together * steps * row_bytes
-    narrow = words[20] + number * together * steps * 4 * N
     for first in range(begin, end, together):
         last = min(first + together, end)
         for step in range(count):
@@ -102,20 +83,18 @@ def _forward(arguments: Any, pointer: Any, size: Any, operand: Any) -> None:
             row, each = first * L + here, there - here
             rows = (last - first) * each
             x = kept + row * row_bytes if keep == STATES else scratch
-            _multiply(operand, room, u + row * H * operand, False, into, True, x, rows, 2 * N, H, False)
+            _multiply(size, room, u + row * H * size, False, into, True, x, rows, 2 * N, H, False)
             states = carray(pointer(x), (last - first, each * 2 * N))
             for s in range(first, last):
                 if keep == CHECKPOINTS:
                     carray(pointer(kept + (s * count + index) * row_bytes), (2 * N,))[:] = carry[s]
                 advance(states[s - first], lam, carry[s], each, N, 0, N, backward)
-            if operand == 2:
-                x = _narrow(x, narrow, rows * 2 * N)
-            _multiply(operand, room, x, False, out_of, False, y + row * P * size, rows, P, 2 * N, False)
+            _multiply(size, room, x, False, out_of, False, y + row * P * size, rows, P, 2 * N, False)
 
 
 @compiled
-def _backward(arguments: Any, pointer: Any, size: Any, operand: Any) -> None:
-    words = carray(arguments, (26,))
+def _backward(arguments: Any, pointer: Any, size: Any) -> None:
+    words = carray(arguments, (25,))
     batch, L, H, P, N, together, steps, backward, keep = _sizes(words)
     u, into, out_of, grad_y, kept = words[11], words[12], words[13], words[16], words[17]
     lam, carry = carray(pointer(words[14]), (2 * N,)), carray(pointer(words[15]), (batch, 2 * N))
@@ -126,8 +105,6 @@ def _backward(arguments: Any, pointer: Any, size: Any, operand: Any) -> None:
     room, w = words[18] + 80 * number, words[19] + 2 * number * together * steps * row_bytes
     grad_u, grad_into = words[22], words[23] + number * H * row_bytes
     grad_out_of = words[24] + number * P * row_bytes
-    narrow_w = words[25] + 2 * number * together * steps * 4 * N
-    narrow_x = narrow_w + together * steps * 4 * N
     carried = np.empty(2 * N, lam.dtype)
     for first in range(begin, end, together):
         last = min(first + together, end)
@@ -136,14 +113,14 @@ def _backward(arguments: Any, pointer: Any, size: Any, operand: Any) -> None:
             here, there = index * steps, min((index + 1) * steps, L)
             row, each = first * L + here, there - here
             rows = (last - first) * each
-            u_rows, y_rows = u + row * H * operand, grad_y + row * P * operand
+            u_rows, y_rows = u + row * H * size, grad_y + row * P * size
             x = kept + row * row_bytes if keep == STATES else w + together * steps * row_bytes
             if keep == CHECKPOINTS:
-                _multiply(operand, room, u_rows, False, into, True, x, rows, 2 * N, H, False)
+                _multiply(size, room, u_rows, False, into, True, x, rows, 2 * N, H, False)
             states = carray(pointer(x), (last - first, each * 2 * N))
             grads = carray(pointer(w), (last - first, each * 2 * N))
             if grad_y != 0:
-                _multiply(operand, room, y_rows, False, out_of, True, w, rows, 2 * N, P, False)
+                _multiply(size, room, y_rows, False, out_of, True, w, rows, 2 * N, P, False)
             else:
                 grads[:] = 0
             for s in range(first, last):
@@ -159,42 +136,28 @@ def _backward(arguments: Any, pointer: Any, size: Any, operand: Any) -> None:
                     grads[s - first], states[s - first], lam, before, carry[s], slope[s],
                     each, N, 0, N, backward,
                 )  # fmt: skip
-            x_operand, w_operand = x, w
-            if operand == 2:
-                x_operand = _narrow(x, narrow_x, rows * 2 * N)
-                w_operand = _narrow(w, narrow_w, rows * 2 * N)
             if grad_y != 0:
-                _multiply(operand, room, x_operand, True, y_rows, False, grad_out_of, 2 * N, P, rows, True)
-            _multiply(operand, room, w_operand, True, u_rows, False, grad_into, 2 * N, H, rows, True)
+                _multiply(size, room, x, True, y_rows, False, grad_out_of, 2 * N, P, rows, True)
+            _multiply(size, room, w, True, u_rows, False, grad_into, 2 * N, H, rows, True)
             to = grad_u + row * H * size
-            _multiply(operand, room, w_operand, False, into, False, to, rows, H, 2 * N, False)
+            _multiply(size, room, w, False, into, False, to, rows, H, 2 * N, False)
 
 
 def forward_float32(arguments: Any) -> None:
     """Kernel. Words: worker, workers, :func:`_sizes`, then addresses in the order read above."""
-    _forward(arguments, float32_pointer, 4, 4)
+    _forward(arguments, float32_pointer, 4)
 
 
 def forward_float64(arguments: Any) -> None:
     """Kernel. As :func:`forward_float32`."""
-    _forward(arguments, float64_pointer, 8, 8)
-
-
-def forward_bfloat16(arguments: Any) -> None:
-    """Kernel. As :func:`forward_float32`, with inputs and weights in bfloat16."""
-    _forward(arguments, float32_pointer, 4, 2)
+    _forward(arguments, float64_pointer, 8)
 
 
 def backward_float32(arguments: Any) -> None:
     """Kernel. Words as :func:`forward_float32`, then those of the gradients."""
-    _backward(arguments, float32_pointer, 4, 4)
+    _backward(arguments, float32_pointer, 4)
 
 
 def backward_float64(arguments: Any) -> None:
     """Kernel. As :func:`backward_float32`."""
-    _backward(arguments, float64_pointer, 8, 8)
-
-
-def backward_bfloat16(arguments: Any) -> None:
-    """Kernel. As :func:`backward_float32`, with inputs, gradients of outputs and weights in bfloat16."""
-    _backward(arguments, float32_pointer, 4, 2)
+    _backward(arguments, float64_pointer, 8)

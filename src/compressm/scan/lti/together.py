@@ -1,7 +1,11 @@
-"""All threads on one piece after the other: the way for fewer sequences than threads.
+"""All threads on one piece after the other: the way for fewer sequences than threads, and for bfloat16.
 
 PyTorch's matrix product projects a piece to states, the compiled recurrence runs over it in place, its states
 divided among the threads, and a second product takes it to outputs.
+
+In bfloat16 all that products read and write is rounded, as in any layer under autocast; states pass from step
+to step, and gradients of weights from piece to piece, in float32. PyTorch's own products then run at twice
+the speed and more, MKL's, which a kernel could call, hardly faster than in float32 on some processors.
 """
 
 import torch
@@ -13,16 +17,20 @@ from compressm.scan.runtime import FLOATS, Kernel, run_kernel
 _MODULE = "compressm.scan.lti.recurrence"
 _ADVANCE = {dtype: Kernel(_MODULE, f"advance_{name}") for dtype, name in FLOATS.items()}
 _ADJOINT = {dtype: Kernel(_MODULE, f"adjoint_{name}") for dtype, name in FLOATS.items()}
+_ADVANCE[torch.bfloat16] = Kernel(f"{_MODULE}_half", "advance_bfloat16")
+_ADJOINT[torch.bfloat16] = Kernel(f"{_MODULE}_half", "adjoint_bfloat16")
 
 
 def forward(
-    u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor, *, reverse: bool, keep: str
-) -> tuple[Tensor, Tensor]:
-    """Outputs, and what is kept; ``carry`` (batch, 2 N) becomes the final state."""
+    u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor,
+    *, reverse: bool, keep: str, half: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Outputs, and what is kept; ``carry`` (batch, 2 N) becomes the final state. ``half``: in bfloat16."""
     (batch, length, _), (states, P) = u.shape, out_of.shape
-    pieces = Pieces.of(batch, length, states * u.element_size())
+    kept, dtype = new_kept(u, states // 2, keep, half=half), torch.bfloat16 if half else u.dtype
+    u, into, out_of = u.to(dtype), into.to(dtype), out_of.to(dtype)
+    pieces = Pieces.of(batch, length, states * carry.element_size())
     y = u.new_empty(batch, length, P)
-    kept = u.new_empty(kept_shape(keep, batch, length, states // 2, u.element_size()))
     scratch = u.new_empty(0 if keep == "states" else pieces.sequences * pieces.steps, states)
     for piece in pieces.in_time(reverse=reverse):
         u_rows = piece.rows(u)
@@ -32,12 +40,19 @@ def forward(
         torch.mm(u_rows, into.T, out=x)
         _advance(x, lam, carry[piece.first : piece.last], reverse=reverse)
         torch.mm(x, out_of, out=piece.rows(y))
-    return y, kept
+    return y.to(carry.dtype), kept
+
+
+def new_kept(u: Tensor, N: int, keep: str, *, half: bool = False) -> Tensor:
+    """Room for what :func:`forward` keeps: in bfloat16 states are rounded, those before pieces are not."""
+    batch, length, _ = u.shape
+    dtype = torch.bfloat16 if half and keep == "states" else u.dtype
+    return u.new_empty(kept_shape(keep, batch, length, N, u.element_size()), dtype=dtype)
 
 
 def backward(
     grad_y: Tensor | None, u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, start: Tensor, carry: Tensor,
-    kept: Tensor, *, reverse: bool, keep: str,
+    kept: Tensor, *, reverse: bool, keep: str, half: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of u, lambda (batch, 2 N; float64), ``into`` and ``out_of``.
 
@@ -46,9 +61,12 @@ def backward(
     """
     batch, length, _ = u.shape
     states = into.shape[0]
-    pieces = Pieces.of(batch, length, states * u.element_size())
+    pieces = Pieces.of(batch, length, states * carry.element_size())
     slope = torch.zeros(batch, states, dtype=torch.float64)
-    grad_u, grad_into, grad_out_of = torch.empty_like(u), torch.zeros_like(into), torch.zeros_like(out_of)
+    grad_into, grad_out_of = torch.zeros_like(into), torch.zeros_like(out_of)
+    dtype = torch.bfloat16 if half else u.dtype
+    u, into, out_of = u.to(dtype), into.to(dtype), out_of.to(dtype)
+    grad_y, grad_u = None if grad_y is None else grad_y.to(dtype), torch.empty_like(u)
     rows = pieces.sequences * pieces.steps
     x_scratch = u.new_empty(0 if keep == "states" else rows, states)
     w_scratch = u.new_empty(rows, states)
@@ -67,11 +85,19 @@ def backward(
         else:
             grad_y_rows = piece.rows(grad_y)
             torch.mm(grad_y_rows, out_of.T, out=w)
-            grad_out_of.addmm_(x.T, grad_y_rows)
+            _accumulate(grad_out_of, x.T, grad_y_rows)
         _adjoint(w, x, lam, before, carry[span], slope[span], reverse=reverse)
-        grad_into.addmm_(w.T, u_rows)
+        _accumulate(grad_into, w.T, u_rows)
         torch.mm(w, into, out=piece.rows(grad_u))
-    return grad_u, slope, grad_into, grad_out_of
+    return grad_u.to(carry.dtype), slope, grad_into, grad_out_of
+
+
+def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """``total += a b``, the sum over pieces in the total's own dtype."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total.add_(a @ b)
 
 
 def _before(piece: Piece, pieces: Pieces, start: Tensor, kept: Tensor, *, reverse: bool, keep: str) -> Tensor:
@@ -81,7 +107,7 @@ def _before(piece: Piece, pieces: Pieces, start: Tensor, kept: Tensor, *, revers
         return kept[span, piece.index].contiguous()
     if piece.index == (pieces.per_sequence - 1 if reverse else 0):
         return start[span]
-    return kept[span, piece.stop if reverse else piece.start - 1].contiguous()
+    return kept[span, piece.stop if reverse else piece.start - 1].to(start.dtype, copy=True)
 
 
 def _layout(rows: Tensor, carry: Tensor, *, reverse: bool) -> tuple[list[int], int]:

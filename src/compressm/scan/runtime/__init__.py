@@ -1,6 +1,6 @@
 """What every compiled CPU recurrence needs: kernels from Numba, and threads to run them on."""
 
-from compressm.scan.runtime.blas import gemm_addresses, half_gemm_addresses
+from compressm.scan.runtime.blas import gemm_addresses
 from compressm.scan.runtime.cache import cache_directory
 from compressm.scan.runtime.compiled import FLOATS, Kernel, compile_seconds
 from compressm.scan.runtime.team import run_kernel
@@ -11,6 +11,5 @@ __all__ = [
     "cache_directory",
     "compile_seconds",
     "gemm_addresses",
-    "half_gemm_addresses",
     "run_kernel",
 ]

@@ -11,28 +11,14 @@ from pathlib import Path
 import torch
 
 GEMM_SYMBOLS = {"sgemm_": "compressm_sgemm", "dgemm_": "compressm_dgemm"}
-HALF_GEMM_SYMBOLS = {"gemm_bf16bf16f32_": "compressm_bgemm"}
 
 
+@cache
 def gemm_addresses() -> dict[str, int] | None:
     """Addresses of BLAS's ``sgemm_`` and ``dgemm_`` in PyTorch's library, or None.
 
     Only MKL's are taken: called inside a parallel region, they stay on the calling thread.
     """
-    return _addresses(tuple(GEMM_SYMBOLS))
-
-
-def half_gemm_addresses() -> dict[str, int] | None:
-    """The address of MKL's product of bfloat16 matrices with a float32 result, or None.
-
-    None, too, where the processor has no such arithmetic: MKL would emulate it, slower than float32.
-    """
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return _addresses(tuple(HALF_GEMM_SYMBOLS)) if capabilities.get("avx512_bf16", False) else None
-
-
-@cache
-def _addresses(names: tuple[str, ...]) -> dict[str, int] | None:
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return None
     folder = Path(torch.__file__).parent / "lib"
@@ -40,7 +26,9 @@ def _addresses(names: tuple[str, ...]) -> dict[str, int] | None:
         if path.suffix not in (".so", ".dll", ".dylib"):
             continue
         library = ctypes.CDLL(str(path))
-        if all(hasattr(library, name) for name in names):
-            found = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in names}
+        if all(hasattr(library, name) for name in GEMM_SYMBOLS):
+            found = {
+                name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in GEMM_SYMBOLS
+            }
             return {name: address for name, address in found.items() if address is not None}
     return None

@@ -42,7 +42,6 @@ int64_pointer = _pointer_to(types.int64)
 float32_pointer = _pointer_to(types.float32)
 float64_pointer = _pointer_to(types.float64)
 uint16_pointer = _pointer_to(types.uint16)
-uint32_pointer = _pointer_to(types.uint32)
 
 
 @compiled

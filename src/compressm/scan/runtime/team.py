@@ -17,12 +17,7 @@ from pathlib import Path
 
 import torch
 
-from compressm.scan.runtime.blas import (
-    GEMM_SYMBOLS,
-    HALF_GEMM_SYMBOLS,
-    gemm_addresses,
-    half_gemm_addresses,
-)
+from compressm.scan.runtime.blas import GEMM_SYMBOLS, gemm_addresses
 from compressm.scan.runtime.compiled import Kernel
 
 WORKER_SYMBOL, TEAM_SYMBOL = "compressm_worker_number", "compressm_team_size"
@@ -118,10 +113,7 @@ def define_symbols() -> None:
     for symbol, name in ((WORKER_SYMBOL, "omp_get_thread_num"), (TEAM_SYMBOL, "omp_get_num_threads")):
         function = _ALONE if library is None else getattr(library, name)
         llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
-    for symbols, addresses in (
-        (GEMM_SYMBOLS, gemm_addresses()),
-        (HALF_GEMM_SYMBOLS, half_gemm_addresses()),
-    ):
-        for name, symbol in symbols.items():
-            # Loading a kernel wants some address, even where it will not be run for the lack of a product.
-            llvm.add_symbol(symbol, 1 if addresses is None else addresses[name])
+    addresses = gemm_addresses()
+    for name, symbol in GEMM_SYMBOLS.items():
+        # Loading a kernel wants some address, even where it will not be run for the lack of a product.
+        llvm.add_symbol(symbol, 1 if addresses is None else addresses[name])
