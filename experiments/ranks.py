@@ -100,10 +100,9 @@ def draw(ranks: dict[str, dict[str, list[float]]]) -> Figure:
     tasks = list(dict.fromkeys(task for of_task in ranks.values() for task in of_task))
     axes.barh(order, [overall(ranks[name]) for name in order], color="#d1d5db")
     for colour, task in zip(COLOURS, tasks, strict=False):
-        axes.plot(
-            [statistics.mean(ranks[name][task]) for name in order], order, "o", color=colour, label=task
-        )
-    axes.set_xlim(0, math.ceil(len(ranks)))
+        means = [statistics.mean(ranks[name][task]) for name in order]
+        axes.plot(means, order, "o", color=colour, label=task)
+    axes.set_xlim(0, len(ranks) + 0.2)
     axes.set_xlabel("mean rank over sizes (lower is better)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
