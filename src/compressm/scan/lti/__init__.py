@@ -1,9 +1,9 @@
 """The linear time-invariant recurrence ``x_k = lambda x_{k-1} + B u_k``, ``y_k = Re(C x_k)``.
 
-``reference`` is the ground truth. ``convolution`` (with ``impulse`` and ``tails``) and ``cpu`` are fast forms of
-it; the latter's kernels are in ``recurrence``, and for few channels in ``few_channels_kernels`` on ``tiles``.
-``triton`` (with ``triton_kernels``) serves CUDA devices, ``portable`` devices without kernels, ``ops`` makes them
-an operator of PyTorch, and ``cost`` chooses among them.
+``reference`` is the ground truth. ``convolution`` (with ``impulse`` and ``tails``) and ``cpu`` are fast forms
+of it; the latter's kernels are in ``recurrence``, and for few channels in ``few_channels_kernels``.
+``triton`` (with ``triton_kernels``) serves CUDA devices, ``portable`` devices without kernels, ``ops`` makes
+them an operator of PyTorch, and ``cost`` chooses among them.
 """
 
 import torch
