@@ -2,19 +2,16 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from compressm.scan import lti_scan
-from compressm.scan.lti import few_channels
+from compressm.scan.lti import few_channels, tiles
 from compressm.scan.lti.few_channels_layout import STEPS
+from compressm.scan.runtime.widths import LANES
 
 TOLERANCE = 2e-6
-
-
-@pytest.fixture(autouse=True)
-def on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(few_channels, "_most", lambda: 32)
 
 
 @pytest.fixture(params=[1, 2, 3], ids="{} threads".format)
@@ -64,6 +61,27 @@ def test_what_is_not_finite_stays_in_its_sequence() -> None:
     assert final[[0, 2]].isfinite().all()
     assert not y[1, -1].isfinite().all()
     assert y[1, :-1].isfinite().all()
+
+
+@pytest.mark.parametrize("rows", ["two", "four"])
+def test_products_of_either_number_of_rows(rows: str) -> None:
+    """The processor decides which of the two is used: both are tested on any."""
+    generator = np.random.default_rng(0)
+    steps, width, count = 24, 16, 11
+    channels, weights, block = (
+        generator.normal(size=shape).astype(np.float32)
+        for shape in ((steps, width), (width, LANES), (steps, LANES))
+    )
+    channels[:, count:] = 0
+    found = np.empty((steps, LANES), np.float32)
+    project, correlate = getattr(tiles, f"project_{rows}"), getattr(tiles, f"correlate_{rows}")
+    project(channels.ravel(), width, count, weights.ravel(), found.ravel(), steps)
+    np.testing.assert_allclose(found, channels @ weights, rtol=1e-5, atol=1e-5)
+    sums = np.ones((width, LANES), np.float32)
+    getattr(tiles, f"correlate_{rows}")(
+        channels.ravel(), width, count, block.ravel(), sums.ravel(), steps - 1
+    )
+    np.testing.assert_allclose(sums, 1 + channels[:-1].T @ block[:-1], rtol=1e-5, atol=1e-5)
 
 
 def test_wide_layers_and_double_precision_are_left_to_matrix_products() -> None:

@@ -12,9 +12,8 @@ from compressm.scan.lti.few_channels_layout import STEPS
 from compressm.scan.runtime import Kernel, run_kernel
 from compressm.scan.runtime.widths import HALF, LANES
 
-MOST, MOST_AVX512 = 8, 32
-"""Above that many inputs or outputs, a library is as fast. The second holds with AVX-512, which has
-32 wide registers: with fewer, sums must leave them sooner."""
+MOST = 32
+"""Above that many inputs or outputs, a library's matrix products are as fast."""
 
 ITEMS = 16
 """Parts that the work is cut into at least, if there are so many blocks of states."""
@@ -25,12 +24,7 @@ _FORWARD, _BACKWARD = Kernel(_MODULE, "forward"), Kernel(_MODULE, "backward")
 
 def suits(H: int, P: int, dtype: torch.dtype) -> bool:
     """Whether these kernels are the fastest; depends on nothing that changes while a model runs."""
-    return dtype == torch.float32 and max(H, P) <= _most()
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
-def _most() -> int:
-    return MOST_AVX512 if torch.backends.cpu.get_cpu_capability() == "AVX512" else MOST
+    return dtype == torch.float32 and max(H, P) <= MOST
 
 
 def kept_shape(keep: str, batch: int, length: int, N: int) -> tuple[int, ...]:

@@ -2,11 +2,13 @@
 
 A block is 16 states. A row of it is a vector: 16 real parts, then 16 imaginary parts. Rows of channels are
 ``width`` numbers apart, a multiple of 8, of which those past the last channel are zero. Inner loops hold
-several rows or columns of the result in registers, so that each number read serves several products. Numba
-code for float32.
+several rows or columns of the result in registers, so that each number read serves several products: as many
+as there are registers for. Numba code for float32.
 """
 
 from typing import Any
+
+import torch
 
 from compressm.scan.runtime.arrays import ZERO
 from compressm.scan.runtime.pointers import compiled
@@ -26,8 +28,8 @@ TILE = 8
 
 
 @compiled
-def project(channels: Any, width: Any, count: Any, weights: Any, block: Any, steps: Any) -> None:
-    """Row k of ``block`` is the sum over ``count`` channels of ``channels[k, h] weights[h]``."""
+def project_four(channels: Any, width: Any, count: Any, weights: Any, block: Any, steps: Any) -> None:
+    """As :func:`project`, four rows at once, in 16 registers of 16 numbers."""
     for k in range(0, steps, 4):
         a = b = c = d = spread(ZERO)
         at = k * width
@@ -41,6 +43,20 @@ def project(channels: Any, width: Any, count: Any, weights: Any, block: Any, ste
         store(block, (k + 1) * LANES, b)
         store(block, (k + 2) * LANES, c)
         store(block, (k + 3) * LANES, d)
+
+
+@compiled
+def project_two(channels: Any, width: Any, count: Any, weights: Any, block: Any, steps: Any) -> None:
+    """As :func:`project`, two rows at once, in 16 registers of 8 numbers."""
+    for k in range(0, steps, 2):
+        a = b = spread(ZERO)
+        at = k * width
+        for h in range(count):
+            weight = load(weights, h * LANES)
+            a = a + spread_item(channels, at + h) * weight
+            b = b + spread_item(channels, at + width + h) * weight
+        store(block, k * LANES, a)
+        store(block, (k + 1) * LANES, b)
 
 
 @compiled
@@ -74,8 +90,8 @@ def collect(block: Any, weights: Any, channels: Any, width: Any, steps: Any) -> 
 
 
 @compiled
-def correlate(channels: Any, width: Any, count: Any, block: Any, sums: Any, steps: Any) -> None:
-    """Add to ``sums[h]``, for ``count`` channels, the sum over rows k of ``channels[k, h] block[k]``."""
+def correlate_four(channels: Any, width: Any, count: Any, block: Any, sums: Any, steps: Any) -> None:
+    """As :func:`correlate`, four channels at once."""
     for h in range(0, count, 4):
         a, b = load(sums, h * LANES), load(sums, (h + 1) * LANES)
         c, d = load(sums, (h + 2) * LANES), load(sums, (h + 3) * LANES)
@@ -89,6 +105,28 @@ def correlate(channels: Any, width: Any, count: Any, block: Any, sums: Any, step
         store(sums, (h + 1) * LANES, b)
         store(sums, (h + 2) * LANES, c)
         store(sums, (h + 3) * LANES, d)
+
+
+@compiled
+def correlate_two(channels: Any, width: Any, count: Any, block: Any, sums: Any, steps: Any) -> None:
+    """As :func:`correlate`, two channels at once."""
+    for h in range(0, count, 2):
+        a, b = load(sums, h * LANES), load(sums, (h + 1) * LANES)
+        for k in range(steps):
+            row, at = load(block, k * LANES), k * width + h
+            a = a + spread_item(channels, at) * row
+            b = b + spread_item(channels, at + 1) * row
+        store(sums, h * LANES, a)
+        store(sums, (h + 1) * LANES, b)
+
+
+WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+project = project_four if WIDE else project_two
+"""Row k of ``block`` is the sum over ``count`` channels of ``channels[k, h] weights[h]``."""
+
+correlate = correlate_four if WIDE else correlate_two
+"""Add to ``sums[h]``, for ``count`` channels, the sum over rows k of ``channels[k, h] block[k]``."""
 
 
 @compiled
