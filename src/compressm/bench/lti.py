@@ -18,7 +18,7 @@ def shape_of(case: LtiCase) -> Shape:
 
 
 class OurLti(Contender[LtiCase]):
-    """:func:`compressm.scan.lti_scan` in the form that the case names."""
+    """:func:`compressm.scan.lti_scan` in the form that the case names, as layers in training call it."""
 
     name = "compressm"
 
@@ -29,7 +29,7 @@ class OurLti(Contender[LtiCase]):
         weight = torch.ones(case.batch, case.L, case.H, device=device)
 
         def run() -> None:
-            y, _ = lti_scan(*operands, form=case.form)
+            y, _ = lti_scan(*operands, form=case.form, final=False)
             torch.autograd.grad(y, operands, weight)
 
         return run
