@@ -183,7 +183,7 @@ def test_only_answers_count(tmp_path: Path) -> None:
     assert result.test.metric == ("accuracy", "max")
     objective = find_objective(get_task("selective-copying"))
     batch: Batch = objective.prepare(data.train).batch(slice(0, 4))
-    logits = torch.randn(4, 128, 10, requires_grad=True)
+    logits = torch.randn(4, ids.shape[1], 10, requires_grad=True)
     objective.loss(logits, batch.targets).backward()
     assert torch.equal(logits.grad.abs().sum(-1) > 0, batch.targets != IGNORE)
 

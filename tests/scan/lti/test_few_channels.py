@@ -50,15 +50,18 @@ def test_threads_share_sequences_or_states(oracle: SimpleNamespace, threads: int
         assert max(oracle.errors(found, wanted).values()) < TOLERANCE, (threads, through)
 
 
-def test_what_is_not_finite_stays_in_its_sequence() -> None:
-    # Rows that fill a chunk up are read by products: they must not carry anything over.
+def test_what_is_not_finite_stays_in_its_sequence(threads: int) -> None:
+    # Rows and states that fill chunks and blocks up are read by products: they must not carry anything over.
     u = torch.randn(3, STEPS + 3, 8)
     u[1, -1] = torch.inf
     lam = torch.tensor([[0.9] * 5, [0.1] * 5])
     B, C = torch.randn(2, 5, 8), torch.randn(2, 8, 5)
+    u.requires_grad_()
     y, final = lti_scan(u, lam, B, C, form="scan")
-    assert y[[0, 2]].isfinite().all()
+    (grad,) = torch.autograd.grad(y.sum(), u)
+    assert y[[0, 2]].isfinite().all(), threads
     assert final[[0, 2]].isfinite().all()
+    assert grad[[0, 2]].isfinite().all()
     assert not y[1, -1].isfinite().all()
     assert y[1, :-1].isfinite().all()
 

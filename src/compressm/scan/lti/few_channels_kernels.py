@@ -62,7 +62,8 @@ def _write(rows: Any, width: Any, L: Any, channels: Any, start: Any, steps: Any,
 
 @compiled
 def _pack_vector(x: Any, N: Any, out: Any) -> None:
-    """N real parts and N imaginary parts, to blocks."""
+    """N real parts and N imaginary parts, to blocks; the rest is zeroed: an overflow may have left it."""
+    out[:] = ZERO
     for n in range(N):
         at = n // HALF * LANES + n % HALF
         out[at], out[at + HALF] = x[n], x[N + n]
