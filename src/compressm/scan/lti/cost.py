@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from compressm.scan.lti import constants, few_channels
+from compressm.scan.runtime.widths import HALF, OCTET
 
 
 class Shape(NamedTuple):
@@ -86,10 +87,10 @@ def _scan_counts(shape: Shape, training: bool) -> tuple[float, ...]:
 def _few_channels_counts(shape: Shape, training: bool) -> tuple[float, ...]:
     batch, L, H, P, N = shape
     # States come in blocks of 16, channels in groups of four or eight: what is filled up costs as much.
-    rows, blocks = batch * L, -(-N // 16)
-    products = H + 8 * -(-P // 8)
+    rows, blocks = batch * L, -(-N // HALF)
+    products = H + OCTET * -(-P // OCTET)
     if training:
-        products += H + P + 4 * (-(-H // 4) + -(-P // 4)) + 8 * -(-H // 8)
+        products += H + P + 4 * (-(-H // 4) + -(-P // 4)) + OCTET * -(-H // OCTET)
     return 1.0, rows * blocks * products, rows * blocks, rows * (H + P), rows, blocks * (H + P)
 
 

@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from compressm.scan.lti.few_channels_layout import STEPS, WIDTH
+from compressm.scan.lti.few_channels_layout import STEPS
 from compressm.scan.lti.tiles import TILE, adjoint, advance, collect, correlate, project
-from compressm.scan.runtime.arrays import ZERO, array, rows, scratch
+from compressm.scan.runtime.arrays import ZERO, array, copy_row, rows, scratch
 from compressm.scan.runtime.pointers import compiled, float64_pointer, worker
-from compressm.scan.runtime.vectors import load, load_octet, store
+from compressm.scan.runtime.vectors import load, store
 from compressm.scan.runtime.widths import HALF, LANES, OCTET
 
 
 @compiled
 def _width(channels: Any) -> Any:
-    return (channels + WIDTH - 1) // WIDTH * WIDTH
+    """Numbers from one row of channels to the next: whole octets."""
+    return (channels + OCTET - 1) // OCTET * OCTET
 
 
 @compiled
@@ -33,21 +34,11 @@ def _whole(steps: Any) -> Any:
 
 
 @compiled
-def _copy_row(source: Any, start: Any, channels: Any, out: Any, at: Any) -> None:
-    if channels % OCTET == 0:
-        for h in range(0, channels, OCTET):
-            store(out, at + h, load_octet(source, start + h))
-    else:
-        for h in range(channels):
-            out[at + h] = source[start + h]
-
-
-@compiled
 def _read(x: Any, L: Any, channels: Any, start: Any, steps: Any, backward: Any, out: Any, width: Any) -> None:
     """Rows ``start`` to ``start + steps`` in the recurrence's time, then zeros to whole tiles."""
     for k in range(steps):
         t = L - 1 - start - k if backward else start + k
-        _copy_row(x, t * channels, channels, out, k * width)
+        copy_row(x, t * channels, channels, out, k * width)
     out[steps * width : _whole(steps) * width] = ZERO
 
 
@@ -57,7 +48,7 @@ def _write(rows: Any, width: Any, L: Any, channels: Any, start: Any, steps: Any,
     """What :func:`_read` reads, back."""
     for k in range(steps):
         t = L - 1 - start - k if backward else start + k
-        _copy_row(rows, k * width, channels, out, t * channels)
+        copy_row(rows, k * width, channels, out, t * channels)
 
 
 @compiled

@@ -3,6 +3,3 @@
 STEPS = 64
 """Steps of a chunk: two blocks of states and rows of eight channels take under 30 KiB, and all stays in the
 first-level cache."""
-
-WIDTH = 8
-"""Channels are padded to a multiple of that many."""

@@ -1,7 +1,8 @@
 """The recurrence and its adjoint over rows in bfloat16, computed in float32: Numba kernels.
 
-Rows, blocks and words are those of :mod:`compressm.scan.lti.recurrence`. Only what lies in memory is rounded:
-what a step passes on to the next keeps all its digits.
+Rows, blocks and words are those of :mod:`compressm.scan.lti.recurrence`, whose loops run over a few rows at a
+time, widened to float32. Only what lies in memory is rounded: what a step passes on to the next keeps all its
+digits.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from compressm.scan.lti.recurrence import block_of, sizes
+from compressm.scan.lti.recurrence import adjoint, advance, block_of, sizes
 from compressm.scan.runtime.pointers import (
     compiled,
     float32_pointer,
@@ -18,20 +19,35 @@ from compressm.scan.runtime.pointers import (
     worker,
 )
 
-
-@compiled
-def _widen(halves: Any, bits: Any) -> None:
-    """The bits of float32 numbers from those of bfloat16."""
-    for j in range(halves.size):
-        bits[j] = np.uint32(halves[j]) << np.uint32(16)
+ROWS = 16
+"""Rows that are widened at once: few enough to stay in a core's caches, enough to be worth a call."""
 
 
 @compiled
-def _narrow(bits: Any, halves: Any) -> None:
-    """Round float32 numbers to nearest even bfloat16."""
-    for j in range(halves.size):
-        odd = (bits[j] >> np.uint32(16)) & np.uint32(1)
-        halves[j] = np.uint16((bits[j] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+def _widen(rows: Any, start: Any, count: Any, N: Any, first: Any, width: Any, bits: Any) -> None:
+    """The bits of float32 numbers of a block of states, from ``count`` rows of bfloat16 from ``start`` on."""
+    for part in range(2 * count):
+        halves = rows[(2 * start + part) * N + first : (2 * start + part) * N + first + width]
+        wide = bits[part * width : (part + 1) * width]
+        for j in range(width):
+            wide[j] = np.uint32(halves[j]) << np.uint32(16)
+
+
+@compiled
+def _narrow(bits: Any, rows: Any, start: Any, count: Any, N: Any, first: Any, width: Any) -> None:
+    """Back to where :func:`_widen` read, rounded to nearest even."""
+    for part in range(2 * count):
+        halves = rows[(2 * start + part) * N + first : (2 * start + part) * N + first + width]
+        wide = bits[part * width : (part + 1) * width]
+        for j in range(width):
+            odd = (wide[j] >> np.uint32(16)) & np.uint32(1)
+            halves[j] = np.uint16((wide[j] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+@compiled
+def _block(x: Any, N: Any, first: Any, width: Any) -> Any:
+    """A block's real and imaginary parts, out of all."""
+    return np.concatenate((x[first : first + width], x[N + first : N + first + width]))
 
 
 @compiled
@@ -39,27 +55,16 @@ def _advance(
     rows: Any, lam: Any, carry: Any, steps: Any, N: Any, first: Any, last: Any, backward: Any
 ) -> None:
     width = last - first
-    local = np.empty((6, width), np.float32)
-    a_re, a_im, x_re, x_im, v_re, v_im = local[0], local[1], local[2], local[3], local[4], local[5]
-    re_bits, im_bits = v_re.view(np.uint32), v_im.view(np.uint32)
-    for j in range(width):
-        a_re[j], a_im[j] = lam[first + j], lam[N + first + j]
-        x_re[j], x_im[j] = carry[first + j], carry[N + first + j]
-    for step in range(steps):
-        k = steps - 1 - step if backward else step
-        start = 2 * N * k + first
-        half_re, half_im = rows[start : start + width], rows[start + N : start + N + width]
-        _widen(half_re, re_bits)
-        _widen(half_im, im_bits)
-        for j in range(width):
-            re = a_re[j] * x_re[j] - a_im[j] * x_im[j] + v_re[j]
-            im = a_re[j] * x_im[j] + a_im[j] * x_re[j] + v_im[j]
-            x_re[j], x_im[j] = re, im
-            v_re[j], v_im[j] = re, im
-        _narrow(re_bits, half_re)
-        _narrow(im_bits, half_im)
-    for j in range(width):
-        carry[first + j], carry[N + first + j] = x_re[j], x_im[j]
+    a, state = _block(lam, N, first, width), _block(carry, N, first, width)
+    wide = np.empty(ROWS * 2 * width, np.float32)
+    bits = wide.view(np.uint32)
+    for done in range(0, steps, ROWS):
+        count = min(ROWS, steps - done)
+        start = steps - done - count if backward else done
+        _widen(rows, start, count, N, first, width, bits)
+        advance(wide, a, state, count, width, 0, width, backward)
+        _narrow(bits, rows, start, count, N, first, width)
+    carry[first:last], carry[N + first : N + last] = state[:width], state[width:]
 
 
 @compiled
@@ -68,41 +73,23 @@ def _adjoint(
     steps: Any, N: Any, first: Any, last: Any, backward: Any,
 ) -> None:  # fmt: skip
     width = last - first
-    local = np.empty((10, width), np.float32)
-    a_re, a_im, c_re, c_im, s_re, s_im = local[0], local[1], local[2], local[3], local[4], local[5]
-    g_re, g_im, x_re, x_im = local[6], local[7], local[8], local[9]
-    g_re_bits, g_im_bits = g_re.view(np.uint32), g_im.view(np.uint32)
-    x_re_bits, x_im_bits = x_re.view(np.uint32), x_im.view(np.uint32)
-    for j in range(width):
-        a_re[j], a_im[j] = lam[first + j], lam[N + first + j]
-        c_re[j], c_im[j] = carry[first + j], carry[N + first + j]
-        s_re[j] = s_im[j] = 0
-    for step in range(steps):
-        k = step if backward else steps - 1 - step
-        start = 2 * N * k + first
-        half_re, half_im = rows[start : start + width], rows[start + N : start + N + width]
-        _widen(half_re, g_re_bits)
-        _widen(half_im, g_im_bits)
-        if step < steps - 1:
-            start = 2 * N * (k + 1 if backward else k - 1) + first
-            _widen(states[start : start + width], x_re_bits)
-            _widen(states[start + N : start + N + width], x_im_bits)
+    a, pulled, sums = _block(lam, N, first, width), _block(carry, N, first, width), np.zeros(2 * width)
+    wide, earlier = np.empty((2, ROWS * 2 * width), np.float32), np.empty(2 * width, np.float32)
+    bits, earlier_bits = wide.view(np.uint32), earlier.view(np.uint32)
+    for done in range(0, steps, ROWS):
+        count = min(ROWS, steps - done)
+        start = done if backward else steps - done - count
+        _widen(rows, start, count, N, first, width, bits[0])
+        _widen(states, start, count, N, first, width, bits[1])
+        if done + count < steps:
+            _widen(states, start + count if backward else start - 1, 1, N, first, width, earlier_bits)
         else:
-            x_re[:], x_im[:] = before[first:last], before[N + first : N + last]
-        for j in range(width):
-            re = g_re[j] + c_re[j]
-            im = g_im[j] + c_im[j]
-            g_re[j], g_im[j] = re, im
-            s_re[j] += x_re[j] * re + x_im[j] * im
-            s_im[j] += x_re[j] * im - x_im[j] * re
-            c_re[j] = a_re[j] * re + a_im[j] * im
-            c_im[j] = a_re[j] * im - a_im[j] * re
-        _narrow(g_re_bits, half_re)
-        _narrow(g_im_bits, half_im)
-    for j in range(width):
-        carry[first + j], carry[N + first + j] = c_re[j], c_im[j]
-        slope[first + j] += s_re[j]
-        slope[N + first + j] += s_im[j]
+            earlier[:] = _block(before, N, first, width)
+        adjoint(wide[0], wide[1], a, earlier, pulled, sums, count, width, 0, width, backward)
+        _narrow(bits[0], rows, start, count, N, first, width)
+    carry[first:last], carry[N + first : N + last] = pulled[:width], pulled[width:]
+    slope[first:last] += sums[:width]
+    slope[N + first : N + last] += sums[width:]
 
 
 def advance_bfloat16(arguments: Any) -> None:

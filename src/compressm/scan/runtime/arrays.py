@@ -6,6 +6,8 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, float32_pointer
+from compressm.scan.runtime.vectors import load, load_octet, store
+from compressm.scan.runtime.widths import LANES, OCTET
 
 ZERO = np.float32(0.0)
 _LINE = 64  # bytes: a vector that straddles two cache lines costs two accesses
@@ -29,3 +31,15 @@ def scratch(size: Any) -> Any:
     buffer = np.zeros(size + _LINE // 4, np.float32)
     start = (_LINE - buffer.ctypes.data % _LINE) % _LINE // 4
     return buffer[start : start + size]
+
+
+@compiled
+def copy_row(source: Any, start: Any, channels: Any, out: Any, at: Any) -> None:
+    """Copy ``channels`` neighbours from ``start`` on to ``at``."""
+    vectors, octets = channels // LANES * LANES, channels // OCTET * OCTET
+    for c in range(0, vectors, LANES):
+        store(out, at + c, load(source, start + c))
+    for c in range(vectors, octets, OCTET):
+        store(out, at + c, load_octet(source, start + c))
+    for c in range(octets, channels):
+        out[at + c] = source[start + c]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from compressm.scan.runtime.arrays import ZERO, array, scratch
+from compressm.scan.runtime.arrays import ZERO, array, copy_row, scratch
 from compressm.scan.runtime.pointers import compiled, worker
 from compressm.scan.runtime.vectors import load, spread, store
 from compressm.scan.runtime.widths import LANES
@@ -17,7 +17,6 @@ from compressm.scan.selective.functions import sigmoid
 from compressm.scan.short_convolution.layout import STEPS
 from compressm.scan.short_convolution.strips import (
     clear,
-    copy_row,
     filtered,
     read_filters,
     read_past,

@@ -6,7 +6,7 @@ Rows are read and written whole, in the order in which they lie in memory.
 
 from typing import Any
 
-from compressm.scan.runtime.arrays import ZERO
+from compressm.scan.runtime.arrays import ZERO, copy_row
 from compressm.scan.runtime.pointers import compiled
 from compressm.scan.runtime.vectors import load, spread, store
 from compressm.scan.runtime.widths import LANES
@@ -17,16 +17,6 @@ def clear(strip: Any, first: Any, last: Any, width: Any) -> None:
     """Zero rows ``first`` to ``last`` of a strip."""
     for at in range(first * width, last * width, LANES):
         store(strip, at, spread(ZERO))
-
-
-@compiled
-def copy_row(source: Any, start: Any, channels: Any, out: Any, at: Any) -> None:
-    """Copy ``channels`` neighbours from ``start`` on to ``at``."""
-    whole = channels // LANES * LANES
-    for c in range(0, whole, LANES):
-        store(out, at + c, load(source, start + c))
-    for c in range(whole, channels):
-        out[at + c] = source[start + c]
 
 
 @compiled
