@@ -42,13 +42,48 @@ def test_sizes_differ_by_layer() -> None:
     assert SequenceClassifier(**model.config).state_dims == [7, 2]
 
 
+# The paper's block, and pre-norm ones.
+BLOCKS = {
+    "lru": {},
+    "mamba": {},
+    "mamba2": {"head_dim": 4},
+    "gla": {"num_heads": 2},
+    "gated-deltanet": {"num_heads": 2},
+}
+
+
+@pytest.mark.parametrize("mixer", [*BLOCKS][1:])
+def test_selective_layers_keep_their_blocks_and_a_norm_follows_the_last(mixer: str) -> None:
+    model, x = small(mixer=mixer, mixer_options=BLOCKS[mixer]).eval(), torch.randn(2, 9, 3)
+    hidden = model.encoder(x)
+    for block in model.blocks:
+        assert (block.feed_forward is not None) == (mixer in ("gla", "gated-deltanet"))
+        hidden = hidden + block.mixer(block.norm(hidden))[0]
+        if block.feed_forward is not None:
+            hidden = hidden + block.feed_forward(block.norm_2(hidden))
+    hidden = hidden / (hidden.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    assert torch.allclose(model(x), model.head(hidden.mean(1)), atol=1e-5)
+    again = SequenceClassifier(**model.config).eval()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(x), model(x))
+
+
+def test_options_reach_the_layers_and_wrong_ones_are_refused() -> None:
+    model = small(mixer="mamba", mixer_options={"expand": 4})
+    assert model.blocks[0].mixer.inner_dim == 24
+    assert SequenceClassifier(**model.config).blocks[1].mixer.inner_dim == 24
+    with pytest.raises(TypeError, match="'width': 3} do not fit the mixer 'lru'"):
+        small(mixer_options={"width": 3})
+
+
+@pytest.mark.parametrize("mixer", BLOCKS)
 @pytest.mark.parametrize("training", [False, True])
-def test_padding_changes_nothing(training: bool) -> None:
+def test_padding_changes_nothing(training: bool, mixer: str) -> None:
     """Neither logits, nor gradients, nor running statistics see what comes after a sequence's end."""
     results = []
     lengths = torch.tensor([4, 9, 1])
     for filler in (0.0, 1e3):
-        model = small().train(training)
+        model = small(mixer=mixer, mixer_options=BLOCKS[mixer]).train(training)
         torch.manual_seed(1)
         x = torch.randn(3, 9, 3)
         for row, length in enumerate(lengths):
@@ -80,8 +115,9 @@ def test_masked_norm_statistics_are_those_of_the_valid_rows() -> None:
     assert torch.equal(y[1, 2:], torch.zeros(3, 2))
 
 
-def test_streaming_equals_forward_on_every_prefix() -> None:
-    model = small().train()
+@pytest.mark.parametrize("mixer", BLOCKS)
+def test_streaming_equals_forward_on_every_prefix(mixer: str) -> None:
+    model = small(mixer=mixer, mixer_options=BLOCKS[mixer]).train()
     for _ in range(5):
         model(torch.randn(4, 10, 3) * 2 + 1)  # running statistics that are not the initial ones
     model.eval()

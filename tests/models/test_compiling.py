@@ -22,9 +22,9 @@ def whole(model: torch.nn.Module) -> torch.nn.Module:
     return compiled
 
 
-def make(layers: int = 6) -> SequenceClassifier:
+def make(layers: int = 6, mixer: str = "lru") -> SequenceClassifier:
     torch.manual_seed(0)
-    return SequenceClassifier(2, 3, num_layers=layers, model_dim=4, state_dim=16, dropout=0.0)
+    return SequenceClassifier(2, 3, num_layers=layers, model_dim=4, state_dim=16, mixer=mixer, dropout=0.0)
 
 
 def step(model: SequenceClassifier) -> torch.Tensor:
@@ -76,8 +76,9 @@ def test_a_model_compiled_as_a_whole_counts_once_and_an_uncompiled_one_not_at_al
         assert cut.recompilations == expected
 
 
-def test_compiled_blocks_compute_the_same_before_and_after_a_cut() -> None:
-    plain, compiled = make(2), compile_blocks(make(2), backend="aot_eager")
+@pytest.mark.parametrize("mixer", ["lru", "mamba", "gla"])
+def test_compiled_blocks_compute_the_same_before_and_after_a_cut(mixer: str) -> None:
+    plain, compiled = make(2, mixer), compile_blocks(make(2, mixer), backend="aot_eager")
     for _ in range(2):
         torch.testing.assert_close(step(plain), step(compiled))  # type: ignore[arg-type]
         for one, two in zip(plain.parameters(), compiled.parameters(), strict=True):
@@ -88,5 +89,5 @@ def test_compiled_blocks_compute_the_same_before_and_after_a_cut() -> None:
 
 
 def test_a_model_without_blocks_is_refused() -> None:
-    with pytest.raises(ValueError, match="Linear has no Block to compile"):
+    with pytest.raises(ValueError, match="Linear has no block to compile"):
         compile_blocks(torch.nn.Linear(2, 2))

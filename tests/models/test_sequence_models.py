@@ -20,7 +20,7 @@ def pairs() -> PairClassifier:
     return PairClassifier(3, 2, num_layers=2, model_dim=4, state_dim=[5, 3], dropout=0.0).eval()
 
 
-@pytest.mark.parametrize("mixer", ["lru", "s5", "s4d", "rotation"])
+@pytest.mark.parametrize("mixer", ["lru", "s5", "s4d", "rotation", "mamba", "mamba2", "retnet", "deltanet"])
 def test_a_regressor_streams_what_it_gives_in_parallel_and_looks_back_only(mixer: str) -> None:
     model, x = regressor(mixer), torch.randn(2, 9, 3)
     with torch.no_grad():

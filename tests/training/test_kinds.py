@@ -191,7 +191,6 @@ def test_only_answers_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "settings", "message"),
     [
-        ("toy", {"mixer": "mamba"}, "mixer is 'mamba', but task 'toy' is of kind 'classification'"),
         ("sysid", {"mixer": "lru-bi"}, "task 'sysid' is of kind 'regression', for which there are lru, s5"),
         ("mqar", {"mixer": "s5-bi"}, "task 'mqar' is of kind 'tokens', for which there are mamba"),
         ("toy", {"expand": 2}, "expand is 2, but the mixer 'lru' has no such setting; mamba, mamba2 have it"),
@@ -256,6 +255,19 @@ def test_a_guard_watches_the_metric_of_the_kind(tmp_path: Path) -> None:
         strict = replace(harsh, guard=0.0)
         result = train(config("averages", compression=strict), RunFolder(tmp_path / "strict"))
     assert [record.verdict for record in result.records] == ["kept"]
+
+
+@pytest.mark.parametrize("task", ["toy", "couples", "averages"])
+def test_selective_layers_are_cut_in_every_kind_of_model(task: str, tmp_path: Path) -> None:
+    """By gradients of losses over classes and values, and with the run's costs told."""
+    model = ModelConfig(num_layers=2, model_dim=8, state_dim=6, dropout=0.0, mixer="mamba", expand=1)
+    cuts = CompressionConfig(rank=2, cuts=2, stop=0.5)
+    result = train(config(task, model=model, compression=cuts), RunFolder(tmp_path / "run"))
+    assert result.model.state_dims == [2, 2]
+    assert {layer.reduction for record in result.records for layer in record.layers} == {"gradients"}
+    summary = lines(tmp_path / "run")[-1]
+    assert (summary["streamed_per_second"] is None) == (task == "couples")
+    assert summary["flops_per_step"] > 0
 
 
 @pytest.mark.parametrize("reduction", [None, "energy", "random"])

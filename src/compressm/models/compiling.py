@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from compressm.models.block import Block
+from compressm.models.language_block import LanguageBlock
 
 RECOMPILATIONS = 256
 """Versions of a block that are kept. All blocks share them, so this is for all sizes of a whole training."""
 
 
 def compile_blocks(model: nn.Module, **options: Any) -> nn.Module:
-    """Compile every :class:`Block` of ``model`` in place.
+    """Compile every block of ``model`` in place.
 
     By block, a cut costs one compilation for each new size, and blocks of equal sizes share it; compiled as
     a whole, the model would be compiled anew as a whole. PyTorch's own limit of 8 versions, after which it
@@ -30,9 +31,9 @@ def compile_blocks(model: nn.Module, **options: Any) -> nn.Module:
     Raises:
         ValueError: If it has no block.
     """
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    blocks = [module for module in model.modules() if isinstance(module, Block | LanguageBlock)]
     if not blocks:
-        raise ValueError(f"{type(model).__name__} has no Block to compile; use torch.compile(model)")
+        raise ValueError(f"{type(model).__name__} has no block to compile; use torch.compile(model)")
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         options.setdefault("recompile_limit", RECOMPILATIONS)
     else:  # before PyTorch 2.12 there is one limit for everything

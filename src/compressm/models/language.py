@@ -70,7 +70,7 @@ class LanguageModel(nn.Module):
         nn.init.normal_(self.embeddings.weight, std=0.02)
         self.layers = nn.ModuleList(
             LanguageBlock(
-                make_mixer(mixer, model_dim, size, self.mixer_options),
+                make_mixer(LANGUAGE_MIXERS[mixer].make, mixer, model_dim, size, self.mixer_options),
                 model_dim,
                 feed_forward=self.feed_forward,
                 dropout=dropout,

@@ -45,19 +45,25 @@ LANGUAGE_MIXERS: dict[str, MixerKind] = {
 """What ``mixer`` of a language model may be. All are causal: a bidirectional layer would see its answer."""
 
 
-def make_mixer(mixer: str, model_dim: int, state_dim: int, options: Mapping[str, Any]) -> StateSpaceLayer:
-    """Build a layer of :data:`LANGUAGE_MIXERS`.
+def make_mixer(
+    make: Callable[..., StateSpaceLayer],
+    mixer: str,
+    model_dim: int,
+    state_dim: int,
+    options: Mapping[str, Any],
+) -> StateSpaceLayer:
+    """Build a layer, known to the user as ``mixer``.
 
     Raises:
         TypeError: If the layer does not know an option.
         ValueError: If the layer refuses a value.
     """
     try:
-        return LANGUAGE_MIXERS[mixer].make(model_dim, state_dim, **options)
+        return make(model_dim, state_dim, **options)
     except TypeError as error:
         raise TypeError(
             f"mixer_options {dict(options)} do not fit the mixer {mixer!r}: {error}; "
-            f"see help(compressm.layers.{LANGUAGE_MIXERS[mixer].make.__name__})"
+            "see the layer's help in compressm.layers"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Classify pairs of sequences: one encoder and stack of blocks for both, a head that compares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,10 @@ class PairClassifier(SequenceModel):
         state_dim: States ``N`` of every layer, or one number for each (a model after cuts has its own sizes).
         mixer: The state-space layer, one of ``compressm.models.sequence.MIXERS``.
         dropout: Probability of dropout in the blocks.
+        mixer_options: More keyword arguments of the layers, such as ``{"expand": 4}``; the same for all.
 
     Raises:
+        TypeError: If the layer does not know an option.
         ValueError: If the mixer is unknown or ``state_dim`` has another length than ``num_layers``.
     """
 
@@ -38,10 +40,11 @@ class PairClassifier(SequenceModel):
         state_dim: int | Sequence[int],
         mixer: str = "lru",
         dropout: float = 0.1,
+        mixer_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             input_dim, num_layers=num_layers, model_dim=model_dim, state_dim=state_dim, mixer=mixer,
-            dropout=dropout,
+            dropout=dropout, mixer_options=mixer_options,
         )  # fmt: skip
         self.compare = nn.Linear(4 * model_dim, 2 * model_dim)
         self.head = nn.Linear(2 * model_dim, num_classes)

@@ -1,6 +1,6 @@
 """Real values at every step of a sequence: linear encoder, causal blocks, linear head."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ class SequenceRegressor(SequenceModel):
         state_dim: States ``N`` of every layer, or one number for each (a model after cuts has its own sizes).
         mixer: The state-space layer, one of ``compressm.models.sequence.MIXERS`` that looks back only.
         dropout: Probability of dropout in the blocks.
+        mixer_options: More keyword arguments of the layers, such as ``{"expand": 4}``; the same for all.
 
     Raises:
+        TypeError: If the layer does not know an option.
         ValueError: If the mixer is unknown or bidirectional, or ``state_dim`` has another length than
             ``num_layers``.
     """
@@ -35,6 +37,7 @@ class SequenceRegressor(SequenceModel):
         state_dim: int | Sequence[int],
         mixer: str = "lru",
         dropout: float = 0.0,
+        mixer_options: Mapping[str, Any] | None = None,
     ) -> None:
         if mixer in BIDIRECTIONAL:
             raise ValueError(
@@ -43,7 +46,7 @@ class SequenceRegressor(SequenceModel):
             )
         super().__init__(
             input_dim, num_layers=num_layers, model_dim=model_dim, state_dim=state_dim, mixer=mixer,
-            dropout=dropout,
+            dropout=dropout, mixer_options=mixer_options,
         )  # fmt: skip
         self.head = nn.Linear(model_dim, target_dim)
 

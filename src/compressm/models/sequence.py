@@ -1,6 +1,6 @@
 """What the models of whole sequences share: a linear encoder and a stack of state-space blocks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from compressm.layers import LRU, S4D, S5, RotationSSM, StateSpaceLayer
 from compressm.models.block import Block
+from compressm.models.language_block import LANGUAGE_MIXERS, LanguageBlock, make_mixer
+from compressm.models.language_norm import RMSNorm
 
-MIXERS: dict[str, Callable[[int, int], StateSpaceLayer]] = {
+TIME_INVARIANT: dict[str, Callable[..., StateSpaceLayer]] = {
     "lru": LRU,
     "lru-bi": partial(LRU, bidirectional=True),
     "s5": S5,
@@ -18,7 +20,11 @@ MIXERS: dict[str, Callable[[int, int], StateSpaceLayer]] = {
     "s4d": S4D,
     "rotation": RotationSSM,
 }
-"""State-space layers by the name a model's ``mixer`` takes: ``name -> (model_dim, state_dim) -> layer``."""
+"""Layers in the paper's block: ``name -> (model_dim, state_dim) -> layer``."""
+
+MIXERS = (*TIME_INVARIANT, *(name for name in LANGUAGE_MIXERS if name not in TIME_INVARIANT))
+"""What ``mixer`` may be. The others are selective or have a matrix state; they keep the block that they are
+known with, :class:`~compressm.models.language_block.LanguageBlock`."""
 
 BIDIRECTIONAL = ("lru-bi", "s5-bi")
 """Those of :data:`MIXERS` whose outputs depend on later inputs."""
@@ -27,6 +33,8 @@ BIDIRECTIONAL = ("lru-bi", "s5-bi")
 class SequenceModel(nn.Module):
     """Linear encoder and ``num_layers`` blocks; subclasses add a ``head``.
 
+    Blocks of Mamba and its kin normalise before the layer alone, so that an RMS norm follows the last.
+
     Args:
         input_dim: Channels of the data.
         num_layers: Blocks.
@@ -34,8 +42,10 @@ class SequenceModel(nn.Module):
         state_dim: States ``N`` of every layer, or one number for each (a model after cuts has its own sizes).
         mixer: The state-space layer, one of :data:`MIXERS`.
         dropout: Probability of dropout in the blocks.
+        mixer_options: More keyword arguments of the layers, such as ``{"expand": 4}``; the same for all.
 
     Raises:
+        TypeError: If the layer does not know an option.
         ValueError: If the mixer is unknown or ``state_dim`` has another length than ``num_layers``.
     """
 
@@ -48,10 +58,11 @@ class SequenceModel(nn.Module):
         state_dim: int | Sequence[int],
         mixer: str,
         dropout: float,
+        mixer_options: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
         if mixer not in MIXERS:
-            raise ValueError(f"mixer is {mixer!r}; choose one of {', '.join(sorted(MIXERS))}")
+            raise ValueError(f"mixer is {mixer!r}; choose one of {', '.join(MIXERS)}")
         if num_layers < 1:
             raise ValueError(f"num_layers is {num_layers}; a model has at least one layer")
         if not 0 <= dropout < 1:
@@ -59,11 +70,10 @@ class SequenceModel(nn.Module):
         sizes = [state_dim] * num_layers if isinstance(state_dim, int) else list(state_dim)
         if len(sizes) != num_layers:
             raise ValueError(f"state_dim has {len(sizes)} entries for {num_layers} layers; give one for each")
-        self.mixer, self.dropout = mixer, dropout
+        self.mixer, self.dropout, self.mixer_options = mixer, dropout, dict(mixer_options or {})
         self.encoder = nn.Linear(input_dim, model_dim)
-        self.blocks = nn.ModuleList(
-            Block(MIXERS[mixer](model_dim, size), model_dim, dropout=dropout) for size in sizes
-        )
+        self.blocks = nn.ModuleList(self._make_block(model_dim, size) for size in sizes)
+        self.norm_f = None if mixer in TIME_INVARIANT else RMSNorm(model_dim, eps=1e-5)
 
     @property
     def state_dims(self) -> list[int]:
@@ -80,10 +90,20 @@ class SequenceModel(nn.Module):
             "state_dim": self.state_dims,
             "mixer": self.mixer,
             "dropout": self.dropout,
+            "mixer_options": dict(self.mixer_options),
         }
 
-    def _blocks(self) -> list[Block]:
-        return cast(list[Block], list(self.blocks))
+    def _make_block(self, model_dim: int, state_dim: int) -> Block | LanguageBlock:
+        name, options = self.mixer, self.mixer_options
+        if name in TIME_INVARIANT:
+            layer = make_mixer(TIME_INVARIANT[name], name, model_dim, state_dim, options)
+            return Block(layer, model_dim, dropout=self.dropout)
+        kind = LANGUAGE_MIXERS[name]
+        layer = make_mixer(kind.make, name, model_dim, state_dim, options)
+        return LanguageBlock(layer, model_dim, feed_forward=kind.feed_forward, dropout=self.dropout)
+
+    def _blocks(self) -> list[Block | LanguageBlock]:
+        return cast(list[Block | LanguageBlock], list(self.blocks))
 
     def _run(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Encode and run the blocks: ``(batch, L, input_dim)`` to ``(batch, L, H)``.
@@ -97,8 +117,11 @@ class SequenceModel(nn.Module):
             )
         hidden: Tensor = self.encoder(x)
         for block in self._blocks():
-            hidden, _ = block(hidden, mask=mask, final_state=False)
-        return hidden
+            if isinstance(block, Block):
+                hidden, _ = block(hidden, mask=mask, final_state=False)
+            else:  # looks back only, and takes no statistics: what comes after a sequence does not reach it
+                hidden, _ = block(hidden, final_state=False)
+        return hidden if self.norm_f is None else self.norm_f(hidden)
 
     def _pooled(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """The mean over the valid steps after the blocks, ``(batch, H)``.
@@ -125,7 +148,7 @@ class SequenceModel(nn.Module):
         for index, block in enumerate(self._blocks()):
             hidden, layer = block.step(hidden, None if layers is None else layers[index])
             after.append(layer)
-        return hidden, tuple(after)
+        return (hidden if self.norm_f is None else self.norm_f(hidden)), tuple(after)
 
 
 def valid_steps(lengths: Tensor, batch: int, length: int) -> Tensor:

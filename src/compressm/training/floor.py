@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from compressm.data import Batch
 from compressm.models import Block
 from compressm.models.language_block import LanguageBlock
-from compressm.models.sequence import MIXERS
+from compressm.models.sequence import TIME_INVARIANT
 from compressm.training.device import wait_for
 from compressm.training.objectives import Model, Objective
 
@@ -37,7 +37,7 @@ def step_floor(model: Model, batch: Batch, objective: Objective, *, repeats: int
     to this time but not below it. The model and the random state are left as they were. None for layers
     whose other parts (projections, convolutions, gates) do not part from the recurrence.
     """
-    if model.mixer not in MIXERS:
+    if model.mixer not in TIME_INVARIANT:
         return None
     device = batch.inputs.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -30,8 +30,7 @@ class ModelConfig:
         "lru", "lru-bi", "s5", "s5-bi", "s4d", "rotation",
         "mamba", "mamba2", "gla", "retnet", "deltanet", "gated-deltanet",
     ] = "lru"  # fmt: skip
-    """State-space layer. The last six are for language models (tasks of kind tokens), those that end in -bi
-    for classes."""
+    """State-space layer; those that end in -bi are for classes alone."""
     dropout: float = 0.1
     """Dropout probability."""
     expand: int | None = None
@@ -81,4 +80,4 @@ def mixers_for(task: Task) -> tuple[str, ...]:
         return tuple(LANGUAGE_MIXERS)
     if task.kind == "regression":
         return tuple(mixer for mixer in MIXERS if mixer not in BIDIRECTIONAL)
-    return tuple(MIXERS)
+    return MIXERS

@@ -125,9 +125,7 @@ class Tokens(Objective):
 
     def make_model(self, task: Task, settings: ModelConfig, state_dim: Sizes) -> Model:
         """A :class:`LanguageModel`."""
-        return LanguageModel(
-            task.num_classes, mixer_options=settings.mixer_options, **_body(settings, state_dim)
-        )
+        return LanguageModel(task.num_classes, **_body(settings, state_dim))
 
     def prepare(self, split: Split) -> Split:
         """The split with ids in place of unit vectors: the model has an embedding."""
@@ -239,4 +237,5 @@ def _body(settings: ModelConfig, state_dim: Sizes) -> dict[str, Any]:
         "state_dim": state_dim,
         "mixer": settings.mixer,
         "dropout": settings.dropout,
+        "mixer_options": settings.mixer_options,
     }
