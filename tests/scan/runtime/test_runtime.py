@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from array import array
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from compressm.scan import compile_seconds, lti_scan
 from compressm.scan.runtime import cache_directory, team
 from compressm.scan.runtime.cache import process_lock
+from compressm.scan.runtime.kept import kernel_folder, sources
 
 PROGRAM = """
 import torch
@@ -170,6 +172,85 @@ def test_a_kernel_is_compiled_once_and_its_time_counted() -> None:
     assert seconds > 0
     lti_scan(*operands(2, 3, 4), form="scan")
     assert compile_seconds() == seconds
+
+
+KERNEL = """
+from numba import carray
+from layouts.inner import width as used
+import layouts.inner.parts
+
+def kernel(words):
+    carray(words, (4,))[2] = used.WIDTH + layouts.inner.parts.MORE
+"""
+
+CALL = """
+import ctypes, sys
+sys.path.insert(0, {!r})
+from compressm.scan.runtime import Kernel
+words = (ctypes.c_int64 * 4)()
+ctypes.CFUNCTYPE(None, ctypes.c_void_p)(Kernel("layouts.kernel", "kernel").address)(ctypes.addressof(words))
+print(words[2])
+"""
+
+
+def test_a_kernel_is_compiled_anew_where_what_it_imports_has_changed(tmp_path: Path) -> None:
+    """After an upgrade an old kernel would lay out memory in the old way."""
+    package = tmp_path / "layouts"
+    (package / "inner").mkdir(parents=True)
+    sources = {"__init__": "", "kernel": KERNEL, "inner/__init__": ""}
+    sources |= {"inner/width": "WIDTH = 8", "inner/parts": "MORE = 0", "other": "X = 0"}
+    for name, source in sources.items():
+        (package / f"{name}.py").write_text(source)
+    kept = tmp_path / "cache" / "numba" / "compressm" / "kernels"
+
+    def run() -> tuple[str, int]:
+        process = start(tmp_path / "cache", CALL.format(str(tmp_path)))
+        output, error = process.communicate()
+        assert process.returncode == 0, error
+        return output.strip(), len(list(kept.iterdir()))
+
+    assert run() == ("8", 1)
+    assert run() == ("8", 1)
+    (package / "other.py").write_text("X = 1")
+    assert run() == ("8", 1)
+    (package / "inner" / "width.py").write_text("WIDTH = 4")
+    assert run() == ("4", 2)
+    (package / "inner" / "parts.py").write_text("MORE = 1")
+    assert run() == ("5", 3)
+
+
+def test_all_that_a_kernel_is_made_of_is_watched() -> None:
+    parts = {
+        name.removeprefix("compressm.scan.") for name in sources("compressm.scan.selective.backward_kernel")
+    }
+    assert {"runtime.arrays", "runtime.vectors", "runtime.widths", "selective.channels"} <= parts
+    assert {"selective.functions", "selective.layout"} <= parts
+    assert "selective.cpu" not in parts
+
+
+def test_kernels_that_nobody_uses_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import numba
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setenv("COMPRESSM_CACHE_DIR", str(tmp_path))
+    old, recent = tmp_path / "kernels" / "old", tmp_path / "kernels" / "recent"
+    for folder, days in ((old, 70), (recent, 50)):
+        folder.mkdir(parents=True)
+        (folder / "code").write_text("")
+        os.utime(folder, (time.time() - 86_400 * days,) * 2)
+    made = kernel_folder("compressm.models.norm_kernels")
+    assert sorted((tmp_path / "kernels").iterdir()) == sorted((made, recent))
+    os.utime(made, (0, 0))
+    assert kernel_folder("compressm.models.norm_kernels") == made
+    assert made.stat().st_mtime > 0
+
+
+def test_without_a_place_to_keep_it_a_kernel_is_compiled_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    nowhere = str(tmp_path / "file" / "below")
+    process = start(tmp_path, program("float32"), NUMBA_CACHE_DIR=nowhere, COMPRESSM_CACHE_DIR=nowhere)
+    output, error = process.communicate()
+    assert (process.returncode, output) == (0, "agrees\n"), error
 
 
 def test_a_worker_reads_its_own_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from compressm.scan.runtime.cache import process_lock
+from compressm.scan.runtime.kept import kernel_folder, numba_keeps_in
 
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
 """The dtypes that kernels are written for, and how their names end."""
@@ -74,9 +75,11 @@ def _cfunc(function: Callable[[Any], None]) -> Any:
     # Contraction lets a product and a sum become one fused instruction; nothing else may be reordered.
     options = {"nopython": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
-        return cfunc(signature, cache=True, **options)(function)
-    except (OSError, RuntimeError) as error:
-        # Numba raises RuntimeError where it finds no folder it may write to; OSError where the disk is full.
+        with numba_keeps_in(kernel_folder(function.__module__)):
+            return cfunc(signature, cache=True, **options)(function)
+    except (ImportError, OSError, RuntimeError) as error:
+        # No source, as in a frozen program; a folder that cannot be written, or a full disk: numba raises
+        # RuntimeError where it finds no place.
         if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
             raise
         return cfunc(signature, **options)(function)
