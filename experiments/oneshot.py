@@ -1,11 +1,11 @@
 """Cuts of trained models without retraining: the score against states for each reduction.
 
-python experiments/oneshot.py RUN [RUN ...] --out FOLDER [--sizes 6 8 12 16 24 48] [--data-dir DATA]
+python experiments/oneshot.py RUN [RUN ...] --out FOLDER [--sizes 6 8 12 16 24] [--data-dir DATA] [--test N]
 
 RUN is the folder of a run that kept its size (`make demo` leaves two in runs/demo/full-seed*, `compressm
 experiment ... --keep-models` one for each run). All runs are of one task and kind of layer. Calibration
-batches are of the training data; the score is that of the test set. Reductions by chance are drawn three
-times.
+batches are of the training data; the score is that of the test set, or of its first sequences. Reductions by
+chance are drawn three times.
 """
 
 import argparse
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[5, 6, 8, 12, 16, 24, 48])
     parser.add_argument("--methods", nargs="+", help="some of the methods, by their first words")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--test", type=int, help="sequences that are scored; the whole test set by default")
     parser.add_argument("--calibration", type=int, default=256, help="sequences")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -85,14 +86,15 @@ def cut_run(run: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     splits = load(config.task, data_dir=given.data_dir or config.data_dir)
     objective = find_objective(get_task(config.task))
     model: Any = compressm.load(RunFolder(run).model_path)
-    full = evaluate(model, splits.test, objective)
+    test = splits.test if given.test is None else splits.test.take(given.test)
+    full = evaluate(model, test, objective)
     batches = calibration(splits, objective, given.calibration)
     found = []
     for name, method in methods_for(model, given.methods).items():
         for size in given.sizes:
             for attempt in range(DRAWS if method.get("reduction") == "random" else 1):
                 small, states, seconds = cut_model(model, method, size, attempt, batches, objective)
-                score = evaluate(small, splits.test, objective)
+                score = evaluate(small, test, objective)
                 found.append(
                     {"run": run.name, "reduction": name, "size": size, "states": states, "draw": attempt}
                     | {"metric": score.metric.name, "value": score.value, "loss": score.loss}
