@@ -138,6 +138,24 @@ def test_scores_are_joint_energies() -> None:
     assert torch.allclose(white.scores[0], torch.stack(energies).mean(0).sqrt()[white.indices[0]])
 
 
+def test_gradients_leave_room_for_what_the_parameters_tell() -> None:
+    """By the definition of both Gramians; gradients that vanish, as where a loss is zero, leave the prior."""
+    layer, seen = layer_of(), signals()
+    (found,) = find_layers(layer)
+    p, q = state_moments(layer, seen.inputs), adjoint_moments(layer, seen.inputs, seen.gradients)
+    C = layer.x_proj.weight.detach()[layer.dt_rank + N :]
+    rates = layer.A_log.detach().exp()
+    prior = sum(C @ C.T / (a[:, None] + a) for a in rates)
+    share = 0.1 * torch.trace(p.gramian @ q.gramian) / torch.trace(p.gramian @ prior)
+    squares = torch.linalg.eigvals(p.gramian @ (q.gramian + share * prior)).real
+    balancing = found.balance("real", Weighting("gradients", seen.inputs, seen.gradients))
+    assert torch.allclose(balancing.hankel_singular_values.square(), squares.sort(descending=True).values)
+    nothing = Weighting("gradients", seen.inputs, [torch.zeros_like(seen.gradients[0])])
+    values = found.balance("real", nothing).hankel_singular_values
+    expected = found.balance("real", Weighting("states", seen.inputs)).hankel_singular_values
+    assert torch.allclose(values, expected)
+
+
 def test_what_it_cannot_do_is_refused_with_the_remedy() -> None:
     layer = layer_of()
     (found,) = find_layers(layer)

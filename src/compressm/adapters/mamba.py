@@ -20,6 +20,12 @@ from compressm.adapters.weighting import Weighting
 from compressm.lti import Realization
 from compressm.lti.warped import WarpedBalancing, WarpedReduction, balance_warped, warped_gramians
 
+PRIOR = 0.1
+"""Weight of what the parameters alone tell of observability, beside what gradients tell of it.
+
+Gradients fade where a loss is nearly zero: those of a trained model come from the few steps that it gets
+wrong, and what all others need is hardly in them."""
+
 
 class SelectsMambaStates:
     """Selection of a Mamba layer's states: all that serves where ``B`` or ``C`` is normalised over them.
@@ -141,7 +147,8 @@ class MambaAdapter(SelectsMambaStates):
         if weighting.kind in ("states", "gradients"):
             P = state_moments(layer, weighting.inputs).gramian
         if weighting.kind == "gradients":
-            Q = adjoint_moments(layer, weighting.inputs, weighting.gradients).gramian
+            seen = adjoint_moments(layer, weighting.inputs, weighting.gradients).gramian
+            Q = _with_prior(seen, Q, P)
         return balance_warped(P, Q, rates)
 
     @torch.no_grad()
@@ -164,6 +171,14 @@ class MambaAdapter(SelectsMambaStates):
 
 
 _PARTS: tuple[Part, Part] = ("B", "C")
+
+
+def _with_prior(Q: Tensor, prior: Tensor, P: Tensor) -> Tensor:
+    """``Q`` and a tenth of a prior that would see as much of the states that are reached, ``P``."""
+    told, expected = torch.trace(P @ Q), torch.trace(P @ prior)
+    if expected <= 0:
+        return Q
+    return Q + PRIOR * told / expected * prior if told > 0 else prior
 
 
 def _rows(layer: Any, part: Part) -> Tensor:
