@@ -65,14 +65,15 @@ class ChannelwiseMamba(nn.Module):
         x, z, delta, B, C = operands(layer, u)
         A = -torch.exp(layer.A_log.to(x.dtype))
         right, left = self.right.to(x), self.left.to(x)
-        h = x.new_zeros(u.shape[0], *left.shape[:2])
+        # Time first and sequences last: what channels do at a step is one product of matrices for each.
+        drive, decay, B, C = (signal.permute(1, 2, 0) for signal in (delta * x, delta, B, C))
+        seen = x.new_zeros(*A.shape, u.shape[0])  # T_r h
         outputs = []
         for t in range(u.shape[1]):
-            whole = torch.exp(delta[:, t, :, None] * A) * torch.einsum("dnr,bdr->bdn", right, h)
-            whole += (delta * x)[:, t, :, None] * B[:, t, None, :]
-            h = torch.einsum("drn,bdn->bdr", left, whole)
-            outputs.append(torch.einsum("bn,dnr,bdr->bd", C[:, t], right, h))
-        y = (torch.stack(outputs, dim=1) + layer.D.to(x.dtype) * x) * F.silu(z)
+            whole = torch.exp(decay[t][:, None] * A[..., None]).mul_(seen).addcmul_(drive[t][:, None], B[t])
+            seen = torch.bmm(right, torch.bmm(left, whole))
+            outputs.append((C[t] * seen).sum(dim=1))
+        y = (torch.stack(outputs).permute(2, 0, 1) + layer.D.to(x.dtype) * x) * F.silu(z)
         weight, bias = layer.out_proj.weight, layer.out_proj.bias
         y = F.linear(y, weight.to(x.dtype), None if bias is None else bias.to(x.dtype)).to(u.dtype)
         return (y, u.new_empty(0)) if isinstance(layer, StateSpaceLayer) else y
