@@ -16,9 +16,9 @@ def seeds(count: int) -> np.ndarray:
     return np.random.RandomState(4).randint(0, 2**62, size=count).astype(np.uint64)
 
 
-def place(seed: int) -> np.ndarray:
-    dashes = np.full((geometry.DASHES, 3), np.nan)
-    count = geometry.place_dashes(np.array([seed], np.uint64), dashes)
+def place(seed: int, long: int = 14) -> np.ndarray:
+    dashes = np.full((2 * long + geometry.IN_DISTRACTORS, 3), np.nan)
+    count = geometry.place_dashes(np.array([seed], np.uint64), dashes, long)
     return dashes[:count]
 
 
@@ -29,12 +29,14 @@ def points(dashes: np.ndarray) -> np.ndarray:
     return dashes[:, None, :2] + along * direction
 
 
+@pytest.mark.parametrize(("long", "dashes_each"), [(14, 4), (6, 2)])
 @pytest.mark.parametrize("seed", range(12))
-def test_contours_keep_their_distances(seed: int) -> None:
-    dashes = place(seed)
-    short = (len(dashes) - 28) // 4
-    assert len(dashes) == 28 + 4 * short
-    contour = np.array([0, 1] * 14 + [2 + number // 4 for number in range(4 * short)])
+def test_contours_keep_their_distances(seed: int, long: int, dashes_each: int) -> None:
+    dashes = place(seed, long)
+    short = (len(dashes) - 2 * long) // dashes_each
+    assert len(dashes) == 2 * long + dashes_each * short
+    assert short <= 20 // dashes_each
+    contour = np.array([0, 1] * long + [2 + number // dashes_each for number in range(dashes_each * short)])
     ends = points(dashes)
     assert ends.min() >= geometry.BORDER
     assert ends.max() <= geometry.SIZE - geometry.BORDER
@@ -69,13 +71,14 @@ def brightest_dots(image: np.ndarray) -> list[tuple[int, int]]:
     return found
 
 
-def test_dots_are_the_ends_that_the_label_says() -> None:
-    images, labels = make_images(np.arange(40, dtype=np.uint64))
+@pytest.mark.parametrize("long", [14, 6])
+def test_dots_are_the_ends_that_the_label_says(long: int) -> None:
+    images, labels = make_images(np.arange(40, dtype=np.uint64), long)
     assert 8 < labels.sum() < 32
     right = 0
     for seed, (image, label) in enumerate(zip(images, labels, strict=True)):
-        ends = points(place(seed))
-        joined = ends[26, 2] if label else ends[27, 2]
+        ends = points(place(seed, long))
+        joined = ends[2 * long - 2, 2] if label else ends[2 * long - 1, 2]
         wanted = {tuple(np.floor(point[::-1]).astype(int)) for point in (ends[0, 0], joined)}
         found = brightest_dots(image)
         right += all(min(abs(r - a) + abs(c - b) for r, c in found) <= 1 for a, b in wanted)
@@ -100,6 +103,19 @@ def test_files_are_the_images_of_the_seed_for_any_number_of_workers(tmp_path: Pa
     batch = one.test.batch(slice(None))
     assert tuple(batch.inputs.shape) == (5, 1024, 1)
     assert batch.inputs.max() == 1.0
+
+
+def test_short_contours_are_read_row_by_row_from_a_folder_of_their_own(tmp_path: Path) -> None:
+    make = get_task("pathfinder-short").generator
+    assert make is not None
+    make(tmp_path, Recipe(sizes=SIZES, seed=8, progress=False))
+    splits = load("pathfinder-short", data_dir=tmp_path)
+    expected, labels = make_images(np.random.SeedSequence((8, 2)).generate_state(5, np.uint64), 6)
+    assert np.array_equal(splits.test.inputs, expected)
+    assert np.array_equal(splits.test.targets, labels)
+    assert tuple(splits.test.batch(slice(None)).inputs.shape) == (5, 32, 32)
+    with pytest.raises(DataError, match="compressm data generate pathfinder --out DIR"):
+        load("pathfinder", data_dir=tmp_path)
 
 
 def test_a_changed_or_missing_file_is_noticed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from compressm.data.pathfinder.geometry import DASH, DASHES, LONG, place_dashes, uniform
+from compressm.data.pathfinder.geometry import DASH, IN_DISTRACTORS, place_dashes, uniform
 from compressm.data.splits import Array
 
 PIXELS = 32
@@ -39,27 +39,28 @@ def _paint(image: Array, x: float, y: float, dx: float, dy: float, width: float,
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def draw(seeds: Array, images: Array, labels: Array) -> None:
+def draw(seeds: Array, images: Array, labels: Array, long: int) -> None:
     """Draw images: label 1 where the dots are the two ends of one contour, else ends of different ones.
 
     Args:
         seeds: One state of the random numbers for each image, uint64 ``(count,)``.
         images: Written, uint8 ``(count, 32, 32)``.
         labels: Written, int64 ``(count,)``.
+        long: Dashes of a long contour.
     """
-    dashes = np.empty((DASHES, 3))
+    dashes = np.empty((2 * long + IN_DISTRACTORS, 3))
     image = np.empty((PIXELS, PIXELS))
     state = np.empty(1, np.uint64)
     for index in range(len(seeds)):
         state[0] = seeds[index]
-        count = place_dashes(state, dashes)
+        count = place_dashes(state, dashes, long)
         image[:] = 0.0
         for dash in range(count):
             x, y, angle = dashes[dash, 0], dashes[dash, 1], dashes[dash, 2]
             dx, dy = DASH * math.cos(angle), DASH * math.sin(angle)
             _paint(image, x, y, dx, dy, 0.5 * THICKNESS, CONTRAST)
         label = 1 if uniform(state) < 0.5 else 0
-        last = 2 * LONG - 1 - label
+        last = 2 * long - 1 - label
         _paint(image, dashes[0, 0], dashes[0, 1], 0.0, 0.0, RADIUS, 1.0)
         x, y, angle = dashes[last, 0], dashes[last, 1], dashes[last, 2]
         x, y = x + DASH * math.cos(angle), y + DASH * math.sin(angle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from compressm.data.task import Recipe
 
 FILES = tuple(f"{part}-00000-of-00001.parquet" for part in ("train", "validation", "test"))
 BLOCK = 500
+LONG, SHORT = 14, 6
+"""Dashes of a long contour: in the Long Range Arena's hard setting, and in its easy one."""
 
 
-def make_images(seeds: Array) -> tuple[Array, Array]:
+def make_images(seeds: Array, long: int = LONG) -> tuple[Array, Array]:
     """Draw one image for each seed.
 
     Args:
         seeds: Integers, uint64 ``(count,)``.
+        long: Dashes of a long contour.
 
     Returns:
         Images, uint8 ``(count, 32, 32)``, and labels, int64 ``(count,)``: 1 where the dots are joined.
@@ -33,36 +37,36 @@ def make_images(seeds: Array) -> tuple[Array, Array]:
 
     images = np.empty((len(seeds), PIXELS, PIXELS), np.uint8)
     labels = np.empty(len(seeds), np.int64)
-    draw(seeds, images, labels)
+    draw(seeds, images, labels, long)
     return images, labels
 
 
-def generate(folder: Path, recipe: Recipe) -> None:
-    """Write ``FOLDER/pathfinder`` with the three files.
+def generate(folder: Path, recipe: Recipe, *, name: str = "pathfinder", long: int = LONG) -> None:
+    """Write ``FOLDER/name`` with the three files.
 
     Raises:
         DataError: If the folder exists already or cannot be written.
         ModuleNotFoundError: If the extra ``compressm[data]`` is not installed.
     """
     with (
-        new_folder(folder / "pathfinder", recipe) as temporary,
-        progress_bar("generating pathfinder", sum(recipe.sizes), show=recipe.progress) as advance,
+        new_folder(folder / name, recipe) as temporary,
+        progress_bar(f"generating {name}", sum(recipe.sizes), show=recipe.progress) as advance,
     ):
-        for part, (name, size) in enumerate(zip(FILES, recipe.sizes, strict=True)):
+        for part, (file, size) in enumerate(zip(FILES, recipe.sizes, strict=True)):
             # One seed an image, so that blocks and threads do not matter.
             seeds = np.random.SeedSequence((recipe.seed, part)).generate_state(size, np.uint64)
-            with _Writer(temporary / name) as writer:
-                for images, labels in _blocks(seeds, recipe.workers):
+            with _Writer(temporary / file) as writer:
+                for images, labels in _blocks(seeds, recipe.workers, long):
                     writer.write(images, labels)
                     advance(len(labels))
 
 
-def _blocks(seeds: Array, workers: int) -> Iterator[tuple[Array, Array]]:
+def _blocks(seeds: Array, workers: int, long: int) -> Iterator[tuple[Array, Array]]:
     parts = [seeds[start : start + BLOCK] for start in range(0, len(seeds), BLOCK)]
     # Threads suffice: the compiled code does not hold the interpreter's lock.
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(parts), 4 * workers):
-            yield from pool.map(make_images, parts[start : start + 4 * workers])
+            yield from pool.map(partial(make_images, long=long), parts[start : start + 4 * workers])
 
 
 class _Writer:

@@ -4,7 +4,7 @@ All lengths are pixels of the 32x32 image. The figures are those of the Long Ran
 ``curv_contour_length_14``: dashes of 2 with gaps of 1, two long contours of 14 dashes that start 7 apart, 5
 distractors of 4 dashes, a border of 1; continuity 1 means that the turn between dashes has a density
 proportional to ``cos(turn)**2``. This is an implementation of its own: images of the same kind, not the same
-images.
+images. With long contours of 6 dashes, and 10 distractors of 2, the question is the same and easier.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ DASH = 2.0
 GAP = 1.0
 # Centre lines of different contours stay a dark pixel apart.
 CLEARANCE = 2.0
-LONG = 14
-SHORT = LONG // 3
-DISTRACTORS = 20 // SHORT
+IN_DISTRACTORS = 20  # dashes, about: as many as fit in distractors of a third of a long contour
 SEED_DISTANCE = 7.0
-DASHES = 2 * LONG + DISTRACTORS * SHORT
 _TURNS = 6
 _SEEDS = 30
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -83,7 +80,7 @@ def _extend(state: Array, dashes: Array, count: int, before: int) -> bool:
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _two_contours(state: Array, dashes: Array) -> bool:
+def _two_contours(state: Array, dashes: Array, long: int) -> bool:
     """Grow both long contours, dash by dash in turn: even rows are the first one's."""
     room = SIZE - 4.0 * SEED_DISTANCE
     x = 2.0 * SEED_DISTANCE + room * uniform(state)
@@ -97,40 +94,41 @@ def _two_contours(state: Array, dashes: Array) -> bool:
         if not _fits(dashes, contour, -1, tail_x, tail_y, angle):
             return False
         dashes[contour, 0], dashes[contour, 1], dashes[contour, 2] = tail_x, tail_y, angle
-    for count in range(2, 2 * LONG):  # noqa: SIM110 - Numba has no generator expressions in all()
+    for count in range(2, 2 * long):  # noqa: SIM110 - Numba has no generator expressions in all()
         if not _extend(state, dashes, count, count - 2):
             return False
     return True
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _distractor(state: Array, dashes: Array, count: int) -> bool:
+def _distractor(state: Array, dashes: Array, count: int, short: int) -> bool:
     for _ in range(_SEEDS):
         x, y, angle = SIZE * uniform(state), SIZE * uniform(state), 2.0 * math.pi * uniform(state)
         if not _fits(dashes, count, -1, x, y, angle):
             continue
         dashes[count, 0], dashes[count, 1], dashes[count, 2] = x, y, angle
         placed = 1
-        while placed < SHORT and _extend(state, dashes, count + placed, count + placed - 1):
+        while placed < short and _extend(state, dashes, count + placed, count + placed - 1):
             placed += 1
-        if placed == SHORT:
+        if placed == short:
             return True
     return False
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def place_dashes(state: Array, dashes: Array) -> int:
+def place_dashes(state: Array, dashes: Array, long: int) -> int:
     """Fill the dashes of one image; return how many there are.
 
     Args:
         state: Random state, uint64 ``(1,)``; moved on.
-        dashes: Rows x, y and angle of each dash's beginning, float64 ``(DASHES, 3)``: the two long contours
-            in turn, then the distractors that found room.
+        dashes: Rows x, y and angle of each dash's beginning, float64 ``(2 long + IN_DISTRACTORS, 3)``: the
+            two long contours in turn, then the distractors that found room.
+        long: Dashes of a long contour, at least 3.
     """
-    while not _two_contours(state, dashes):
+    while not _two_contours(state, dashes, long):
         pass
-    count = 2 * LONG
-    for _ in range(DISTRACTORS):
-        if _distractor(state, dashes, count):
-            count += SHORT
+    count, short = 2 * long, long // 3
+    for _ in range(IN_DISTRACTORS // short):
+        if _distractor(state, dashes, count, short):
+            count += short
     return count
