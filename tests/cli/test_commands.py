@@ -122,7 +122,7 @@ def test_demo_trains_three_arms(tmp_path: Path) -> None:
         (["inspect", "nowhere"], "nowhere is not a saved model"),
         (["evaluate", "nowhere"], "nowhere is not a run"),
         (["compress", "nowhere", "out", "--rank", "4"], "nowhere is not a run"),
-        (["train", "toy", "--mixer", "mamba"], "for which there are lru"),
+        (["train", "sysid", "--mixer", "lru-bi"], "for which there are lru"),
         (["train", "mqar", "--mixer", "mamba", "--num-heads", "2"], "has no such setting"),
         (["resume", "nowhere"], "nowhere is not a run"),
         (["report", "nowhere"], "nowhere"),
