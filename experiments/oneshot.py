@@ -100,6 +100,7 @@ def cut_run(run: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
                     | {"metric": score.metric.name, "value": score.value, "loss": score.loss}
                     | {"full": full.value, "full_loss": full.loss, "seconds": seconds}
                     | {"task": config.task, "seed": config.seed, "steps": config.steps}
+                    | ({} if given.test is None else {"scored": len(test)})
                 )
                 print(f"{run.name}, {name}, {size}: {score.value:.4f} of {full.value:.4f}", flush=True)
     return found
@@ -147,8 +148,10 @@ def make_table(results: list[dict[str, Any]], sizes: list[int]) -> str:
     full = {result["run"]: result["full"] for result in results}
     of_full = ", ".join(f"{scale * value:.{digits}f}" for value in full.values())
     methods = list(dict.fromkeys(result["reduction"] for result in results))
+    scored = results[0].get("scored")
+    part = "" if scored is None else f" of the first {scored:,} sequences"
     lines = [
-        f"Test {name} without retraining; full size: {of_full}",
+        f"Test {name}{part} without retraining; full size: {of_full}",
         "",
         "| states | " + " | ".join(methods) + " |",
         "|---:|" + "---|" * len(methods),

@@ -174,7 +174,7 @@ _PARTS: tuple[Part, Part] = ("B", "C")
 
 
 def _with_prior(Q: Tensor, prior: Tensor, P: Tensor) -> Tensor:
-    """``Q`` and a tenth of a prior that would see as much of the states that are reached, ``P``."""
+    """``Q`` and :data:`PRIOR` times one that would see as much of the states that are reached, ``P``."""
     told, expected = torch.trace(P @ Q), torch.trace(P @ prior)
     if expected <= 0:
         return Q

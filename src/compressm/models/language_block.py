@@ -63,7 +63,7 @@ def make_mixer(
     except TypeError as error:
         raise TypeError(
             f"mixer_options {dict(options)} do not fit the mixer {mixer!r}: {error}; "
-            "see the layer's help in compressm.layers"
+            f"see help(compressm.layers.{getattr(make, 'func', make).__name__})"
         ) from error
 
 

@@ -66,11 +66,11 @@ class ChannelwiseMamba(nn.Module):
         A = -torch.exp(layer.A_log.to(x.dtype))
         right, left = self.right.to(x), self.left.to(x)
         # Time first and sequences last: what channels do at a step is one product of matrices for each.
-        drive, decay, B, C = (signal.permute(1, 2, 0) for signal in (delta * x, delta, B, C))
+        drive, delta, B, C = (signal.permute(1, 2, 0) for signal in (delta * x, delta, B, C))
         seen = x.new_zeros(*A.shape, u.shape[0])  # T_r h
         outputs = []
         for t in range(u.shape[1]):
-            whole = torch.exp(decay[t][:, None] * A[..., None]).mul_(seen).addcmul_(drive[t][:, None], B[t])
+            whole = torch.exp(delta[t][:, None] * A[..., None]).mul_(seen).addcmul_(drive[t][:, None], B[t])
             seen = torch.bmm(right, torch.bmm(left, whole))
             outputs.append((C[t] * seen).sum(dim=1))
         y = (torch.stack(outputs).permute(2, 0, 1) + layer.D.to(x.dtype) * x) * F.silu(z)

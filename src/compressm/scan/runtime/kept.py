@@ -29,7 +29,7 @@ def sources(module: str) -> dict[str, str]:
         ImportError: If one is not to be found, or has no source.
     """
     found: dict[str, str] = {}
-    wanted = [module]
+    wanted, root = [module], module.partition(".")[0]
     while wanted:
         name = wanted.pop()
         if name in found:
@@ -39,7 +39,6 @@ def sources(module: str) -> dict[str, str]:
         if source is None:
             raise ImportError(f"module {name} has no source")
         found[name] = source
-        root = module.partition(".")[0]
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == root:
                 wanted.append(str(node.module))
