@@ -11,7 +11,7 @@ import transformers
 
 import compressm
 from compressm.models import LanguageModel
-from compressm.models.language_block import LANGUAGE_MIXERS, FeedForward
+from compressm.models.pre_norm_block import LANGUAGE_MIXERS, FeedForward
 from compressm.models.sampling import draw
 
 MIXERS = sorted(LANGUAGE_MIXERS)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressm.models.block import Block
-from compressm.models.language_block import LanguageBlock
+from compressm.models.pre_norm_block import PreNormBlock
 
 RECOMPILATIONS = 256
 """Versions of a block that are kept. All blocks share them, so this is for all sizes of a whole training."""
@@ -31,7 +31,7 @@ def compile_blocks(model: nn.Module, **options: Any) -> nn.Module:
     Raises:
         ValueError: If it has no block.
     """
-    blocks = [module for module in model.modules() if isinstance(module, Block | LanguageBlock)]
+    blocks = [module for module in model.modules() if isinstance(module, Block | PreNormBlock)]
     if not blocks:
         raise ValueError(f"{type(model).__name__} has no block to compile; use torch.compile(model)")
     if "recompile_limit" in inspect.signature(torch.compile).parameters:

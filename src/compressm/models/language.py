@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressm.models.language_block import LANGUAGE_MIXERS, LanguageBlock, make_mixer
-from compressm.models.language_norm import RMSNorm
+from compressm.models.pre_norm_block import LANGUAGE_MIXERS, PreNormBlock, make_mixer
+from compressm.models.rms_norm import RMSNorm
 from compressm.models.sampling import check_sampling, draw
 
 StreamState = tuple[Tensor, ...]
@@ -26,7 +26,7 @@ class LanguageModel(nn.Module):
         num_layers: Blocks.
         model_dim: Channels ``H``.
         state_dim: States ``N`` of every layer, or one number for each (a model after cuts has its own sizes).
-        mixer: The state-space layer, one of ``compressm.models.language_block.LANGUAGE_MIXERS``.
+        mixer: The state-space layer, one of ``compressm.models.pre_norm_block.LANGUAGE_MIXERS``.
         mixer_options: More keyword arguments of the layers, such as ``{"expand": 4}``; the same for all.
         feed_forward: Whether a block has a gated feed-forward part after its layer. By default what the layer
             is known with: none for Mamba, which has one in itself.
@@ -69,7 +69,7 @@ class LanguageModel(nn.Module):
         self.embeddings = nn.Embedding(vocab_size, model_dim)
         nn.init.normal_(self.embeddings.weight, std=0.02)
         self.layers = nn.ModuleList(
-            LanguageBlock(
+            PreNormBlock(
                 make_mixer(LANGUAGE_MIXERS[mixer].make, mixer, model_dim, size, self.mixer_options),
                 model_dim,
                 feed_forward=self.feed_forward,
@@ -204,8 +204,8 @@ class LanguageModel(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         return F.linear(self.norm_f(hidden), self.embeddings.weight)
 
-    def _blocks(self) -> list[LanguageBlock]:
-        return cast(list[LanguageBlock], list(self.layers))
+    def _blocks(self) -> list[PreNormBlock]:
+        return cast(list[PreNormBlock], list(self.layers))
 
     def _states(self, state: StreamState | None) -> Sequence[Tensor | None]:
         if state is None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from compressm.layers import LRU, S4D, S5, RotationSSM, StateSpaceLayer
 from compressm.models.block import Block
-from compressm.models.language_block import LANGUAGE_MIXERS, LanguageBlock, make_mixer
-from compressm.models.language_norm import RMSNorm
+from compressm.models.pre_norm_block import LANGUAGE_MIXERS, PreNormBlock, make_mixer
+from compressm.models.rms_norm import RMSNorm
 
 TIME_INVARIANT: dict[str, Callable[..., StateSpaceLayer]] = {
     "lru": LRU,
@@ -24,7 +24,7 @@ TIME_INVARIANT: dict[str, Callable[..., StateSpaceLayer]] = {
 
 MIXERS = (*TIME_INVARIANT, *(name for name in LANGUAGE_MIXERS if name not in TIME_INVARIANT))
 """What ``mixer`` may be. The others are selective or have a matrix state; they keep the block that they are
-known with, :class:`~compressm.models.language_block.LanguageBlock`."""
+known with, :class:`~compressm.models.pre_norm_block.PreNormBlock`."""
 
 BIDIRECTIONAL = ("lru-bi", "s5-bi")
 """Those of :data:`MIXERS` whose outputs depend on later inputs."""
@@ -93,17 +93,17 @@ class SequenceModel(nn.Module):
             "mixer_options": dict(self.mixer_options),
         }
 
-    def _make_block(self, model_dim: int, state_dim: int) -> Block | LanguageBlock:
+    def _make_block(self, model_dim: int, state_dim: int) -> Block | PreNormBlock:
         name, options = self.mixer, self.mixer_options
         if name in TIME_INVARIANT:
             layer = make_mixer(TIME_INVARIANT[name], name, model_dim, state_dim, options)
             return Block(layer, model_dim, dropout=self.dropout)
         kind = LANGUAGE_MIXERS[name]
         layer = make_mixer(kind.make, name, model_dim, state_dim, options)
-        return LanguageBlock(layer, model_dim, feed_forward=kind.feed_forward, dropout=self.dropout)
+        return PreNormBlock(layer, model_dim, feed_forward=kind.feed_forward, dropout=self.dropout)
 
-    def _blocks(self) -> list[Block | LanguageBlock]:
-        return cast(list[Block | LanguageBlock], list(self.blocks))
+    def _blocks(self) -> list[Block | PreNormBlock]:
+        return cast(list[Block | PreNormBlock], list(self.blocks))
 
     def _run(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Encode and run the blocks: ``(batch, L, input_dim)`` to ``(batch, L, H)``.

@@ -10,7 +10,7 @@ from torch.optim import AdamW
 
 from compressm.data import Batch
 from compressm.models import Block
-from compressm.models.language_block import LanguageBlock
+from compressm.models.pre_norm_block import PreNormBlock
 from compressm.models.sequence import TIME_INVARIANT
 from compressm.training.device import wait_for
 from compressm.training.objectives import Model, Objective
@@ -43,7 +43,7 @@ def step_floor(model: Model, batch: Batch, objective: Objective, *, repeats: int
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         bare = copy.deepcopy(model).train()
         for block in bare.modules():
-            if isinstance(block, Block | LanguageBlock):
+            if isinstance(block, Block | PreNormBlock):
                 block.register_module("mixer", _NoRecurrence(model.config["model_dim"]).to(device))
         optimizer = AdamW(bare.parameters(), fused=True)
         seconds = []

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from compressm.data import Task
-from compressm.models.language_block import LANGUAGE_MIXERS
+from compressm.models.pre_norm_block import LANGUAGE_MIXERS
 from compressm.models.sequence import BIDIRECTIONAL, MIXERS
 
 # Settings that not every layer has, and the layers that have them.

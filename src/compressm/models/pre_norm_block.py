@@ -1,4 +1,4 @@
-"""The residual block of language models, and the state-space layers that it takes by name."""
+"""The residual block that normalises before its layer alone, and the layers that it takes by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from compressm.layers import (
     RotationSSM,
     StateSpaceLayer,
 )
-from compressm.models.language_norm import RMSNorm
+from compressm.models.rms_norm import RMSNorm
 
 
 class MixerKind(NamedTuple):
@@ -88,7 +88,7 @@ class FeedForward(nn.Module):
         return y
 
 
-class LanguageBlock(nn.Module):
+class PreNormBlock(nn.Module):
     """``x + mixer(norm(x))``, and after mixers that need it ``x + feed_forward(norm_2(x))``, all pre-norm.
 
     Args:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressm.models.language_norm import RMSNorm
+from compressm.models.rms_norm import RMSNorm
 
 
 def exact(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The root-mean-square norm of language models, quick on a CPU where channels are few."""
+"""The root-mean-square norm of pre-norm blocks, quick on a CPU where channels are few."""
 
 from array import array
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compressm.scan.runtime import Kernel, run_kernel
 from compressm.scan.runtime.tracing import observed, plain_float32
 
-_MODULE = "compressm.models.language_norm_kernels"
+_MODULE = "compressm.models.rms_norm_kernels"
 _FORWARD, _BACKWARD = Kernel(_MODULE, "rms_norm"), Kernel(_MODULE, "rms_norm_backward")
 _SMALL = 1 << 15  # elements: below this, threads cost more than they bring
 _GROUPS = 16  # of rows, whose gradients of the weight are summed apart
