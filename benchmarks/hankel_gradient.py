@@ -68,7 +68,7 @@ def main() -> None:
         least, largest = arguments.ring
         layer = LRU(arguments.channels, states, r_min=least, r_max=largest).double()
         for form in REALIZATIONS:
-            closed = HankelRegularizer(1.0, realization=form)
+            closed = HankelRegularizer(1.0, realization=form, refresh=1)
             naive = HankelRegularizer(1.0, realization=form, naive=True)
             seconds = [processor_seconds(layer, each, arguments.repetitions) for each in (closed, naive)]
             exact, other = gradient(layer, closed), gradient(layer, naive)

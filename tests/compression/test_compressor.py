@@ -217,6 +217,10 @@ def test_bad_arguments_are_refused() -> None:
         compressm.Compressor(model, rank=rank, schedule=schedule, optimizer_state="keep")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"rank is 99, but layer 'blocks.0.mixer' has only 24"):
         compressm.Compressor(model, rank=compressm.FixedRank(99), schedule=schedule)
+    with pytest.raises(TypeError, match=r"rank is 4; give a rule, such as compressm\.FixedRank\(12\)"):
+        compressm.Compressor(model, rank=4, schedule=schedule)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="rank is 4; give a rule"):
+        compressm.compress(model, rank=4)  # type: ignore[arg-type]
     forgetful = torch.optim.SGD([p for p in model.parameters() if p is not model.blocks[1].mixer.nu], lr=0.1)
     with pytest.raises(ValueError, match=r"parameter 'nu' of layer 'blocks.1.mixer' is in none"):
         compressm.Compressor(model, forgetful, rank=rank, schedule=schedule)

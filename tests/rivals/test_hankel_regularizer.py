@@ -13,6 +13,7 @@ from compressm.layers.modal import ModalLayer
 from compressm.lti import DiagonalSystem
 from compressm.models import SequenceClassifier
 from compressm.rivals import HankelRegularizer, hankel_truncation, layer_systems, once_at_the_end
+from compressm.rivals.hankel_bound import HankelBound
 
 LAYERS = {
     "lru": lambda: LRU(2, 3),
@@ -106,7 +107,9 @@ def test_a_layer_of_the_users_own() -> None:
             return self.B.mT
 
     layer = Mine()
-    term = HankelRegularizer(1.0).layer_term(layer)
+    (system,) = layer_systems(layer)
+    touched = HankelBound(system, "real")(system)
+    term = touched.reached + touched.seen
     A, B = (torch.complex(*parameter.detach()) for parameter in (layer.lam, layer.B))
     expected = DiagonalSystem(A, B, B.mT).hankel_singular_values("real").sum()
     assert term.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -143,18 +146,54 @@ def test_it_ends_where_the_cuts_begin_and_survives_a_restart() -> None:
     assert not restarted.active
 
 
-@pytest.mark.parametrize("normalization", ["sum", "relative"])
-def test_every_so_many_calls_the_term_is_there_with_so_many_times_the_weight(normalization: Any) -> None:
+def one_step(layer: nn.Module, regularizer: HankelRegularizer, lr: float) -> float:
+    """Move the parameters down the term's gradient, by as much in each; the term before."""
+    term = regularizer(layer)
+    moved = [parameter for name, parameter in layer.named_parameters() if name != "D"]
+    for parameter, gradient in zip(moved, torch.autograd.grad(term, moved), strict=True):
+        with torch.no_grad():
+            parameter -= lr * gradient / gradient.norm()
+    return term.item()
+
+
+@pytest.mark.parametrize("form", ["real", "complex"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_between_two_refreshes_the_term_is_an_upper_bound_that_stays_close(kind: str, form: Any) -> None:
+    layer = make(kind)
+    regularizer = HankelRegularizer(1.0, realization=form, refresh=4)
+    gaps, norms = [], []
+    for _ in range(8):
+        norms.append(adapters_sum(layer, form))
+        gaps.append(one_step(layer, regularizer, lr=0.01) / norms[-1] - 1.0)
+    assert gaps[0] == pytest.approx(0.0, abs=1e-9)
+    assert gaps[4] == pytest.approx(0.0, abs=1e-9)
+    assert all(-1e-9 < gap < 0.05 for gap in gaps)
+    assert min(max(gaps[1:4]), max(gaps[5:])) > 1e-7
+    assert norms == sorted(norms, reverse=True)
+
+
+@pytest.mark.parametrize("change", ["rolled back", "cut", "grown"])
+def test_a_layer_that_has_become_another_gets_its_own_norm_at_once(change: str) -> None:
     layer = make("lru")
-    whole = HankelRegularizer(0.5, normalization=normalization)(layer).item()
-    lazy = HankelRegularizer(0.5, normalization=normalization, every=3, until=5)
-    terms = [lazy(layer) for _ in range(8)]
-    assert [term.item() for term in terms] == pytest.approx([3 * whole, 0, 0, 3 * whole, 0, 0, 0, 0])
-    # Nothing was computed where it is left out, and its place survives a restart.
-    assert [term.requires_grad for term in terms[:4]] == [True, False, False, True]
-    restarted = HankelRegularizer(0.5, normalization=normalization, every=3)
-    restarted.load_state_dict({"steps_done": 2})
-    assert [restarted(layer).item() > 0 for _ in range(2)] == [False, True]
+    regularizer = HankelRegularizer(1.0)
+    regularizer(layer)
+    with torch.no_grad():
+        if change == "cut":
+            compressm.compress(layer, rank=compressm.FixedRank(2))
+        else:
+            layer.C *= 0.5 if change == "rolled back" else 2.0
+    assert regularizer(layer).item() == pytest.approx(adapters_sum(layer, "real"), rel=1e-9)
+
+
+@pytest.mark.parametrize("normalization", ["sum", "mean", "relative"])
+def test_a_restart_between_refreshes_changes_nothing(normalization: Any) -> None:
+    layer = make("s4d")
+    regularizer = HankelRegularizer(0.5, normalization=normalization)
+    for _ in range(3):
+        one_step(layer, regularizer, lr=0.02)
+    restarted = HankelRegularizer(0.5, normalization=normalization)
+    restarted.load_state_dict(regularizer.state_dict())
+    assert restarted(layer).item() == regularizer(layer).item() != HankelRegularizer(0.5)(layer).item()
 
 
 def test_training_with_it_makes_room_for_a_single_cut_at_the_end() -> None:
@@ -203,7 +242,7 @@ def test_a_broken_layer_is_named() -> None:
         ({"normalization": "max"}, "normalization is 'max'; choose one of sum, mean, relative"),
         ({"realization": "both"}, "'both'"),
         ({"until": -1}, "until is -1"),
-        ({"every": 0}, "every is 0"),
+        ({"refresh": 0}, "refresh is 0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from compressm.lti import DiagonalSystem
@@ -185,72 +183,6 @@ def test_states_that_nothing_reaches_have_no_gradient(form: Any) -> None:
     assert all(bool(torch.isfinite(torch.view_as_real(gradient)).all()) for gradient in found)
     silent = gradients(lambda leaves: differentiable_hankel_values(*leaves, form).sum(), (log_A, 0 * B, C))
     assert all(float(gradient.abs().max()) == 0.0 for gradient in silent)
-
-
-def cancelling(gap: float) -> Triple:
-    """Two nearly equal modes that nearly cancel, and a weak one: every value is small beside the Gramians."""
-    log_A, B, C = random_system(8, states=3)
-    log_A[1], B[1], C[:, 1] = log_A[0] + gap, B[0], -C[:, 0]
-    return log_A, B, torch.cat((C[:, :2], gap * C[:, 2:]), dim=1)
-
-
-@FORMS
-@pytest.mark.parametrize("function", ["sum", "relative"])
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    seed=st.integers(0, 10**6),
-    states=st.integers(1, 24),
-    inputs=st.integers(1, 4),
-    outputs=st.integers(1, 4),
-    radius=st.sampled_from([0.5, 0.9, 0.9999]),
-    spread=st.sampled_from([0.0, 3.0]),
-)
-def test_the_squared_form_has_the_gradients_of_the_exact_one(
-    form: Any, function: str, seed: int, states: int, inputs: int, outputs: int, radius: float, spread: float
-) -> None:
-    """What is below its cutoff may be missing: at most 1e-2 of a gradient, where values fall without end."""
-    log_A, B, C = random_system(seed, states, inputs, outputs, radius)
-    scale = 10.0 ** (spread * torch.rand(states, generator=torch.Generator().manual_seed(seed)).double())
-    system = log_A, B * scale[:, None], C / scale  # badly scaled states change no value
-
-    def value(leaves: Triple, exact: bool) -> Tensor:
-        values = differentiable_hankel_values(*leaves, form, exact=exact)
-        return values.sum() if function == "sum" else values.sum() / values.norm()
-
-    exact, fast = (value(system, which) for which in (True, False))
-    assert float((fast - exact).abs()) <= 1e-6 * states * float(exact)
-    exact_gradients, fast_gradients = (
-        gradients(lambda leaves: value(leaves, which), system)  # noqa: B023 - called at once
-        for which in (True, False)
-    )
-    # In balanced scale of the states, where all are alike.
-    weights = (torch.ones(states), scale[:, None], 1.0 / scale)
-    for one, other, weight in zip(fast_gradients, exact_gradients, weights, strict=True):
-        error, size = float(((one - other) * weight).norm()), float((other * weight).norm())
-        assert error <= 1e-2 * size + 1e-9 * float(exact)
-
-
-@FORMS
-@pytest.mark.parametrize("gap", [1e-2, 1e-3, 1e-5])
-def test_the_squared_form_gives_way_where_states_cancel(form: Any, gap: float) -> None:
-    """The squares of what is left would drown in the rounding of what cancels."""
-    system = cancelling(gap)
-    found = [
-        gradients(lambda leaves: differentiable_hankel_values(*leaves, form, exact=exact).sum(), system)  # noqa: B023
-        for exact in (False, True)
-    ]
-    assert_close(found[0], found[1], 1e-5)
-
-
-def test_the_squared_form_leaves_out_nothing_above_its_cutoff() -> None:
-    """Uncoupled modes with known values: those well above the cutoff are there, those far below are not."""
-    log_A, unit, C = one_modulus()
-    ratios = torch.tensor([1.0, 2e-6, 1e-9], dtype=torch.complex128)
-    values = differentiable_hankel_values(log_A, unit, C * ratios, "complex", exact=False)
-    torch.testing.assert_close(values[:2] / values[0], ratios.real[:2], rtol=1e-3, atol=0)
-    assert float(values[2]) == 0.0
-    exact = differentiable_hankel_values(log_A, unit, C * ratios, "complex")
-    torch.testing.assert_close(exact / exact[0], ratios.real, rtol=1e-6, atol=0)
 
 
 def test_parameters_may_change_before_the_way_back() -> None:

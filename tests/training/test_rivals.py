@@ -77,12 +77,6 @@ def test_losses_are_those_of_the_formulas() -> None:
     assert term > 0
     assert pressed(model, outputs, batch, 5).total.item() == pytest.approx(plain.task.item() + term, rel=1e-5)
     assert pressed(model, outputs, batch, 6).total.item() == plain.task.item()
-    # At every fourth step of the run, wherever it was taken up again.
-    config = replace(SMALL, regularization=RegularizationConfig(hankel_weight=0.5, hankel_every=4))
-    lazy = TrainingLoss(config, objective)
-    for step, times in ((8, 4), (9, 0), (11, 0), (4, 4), (7, 0)):
-        expected = plain.task.item() + times * term
-        assert lazy(model, outputs, batch, step).total.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_teacher_is_trained_once_and_its_time_counts(tmp_path: Path) -> None:
@@ -115,7 +109,7 @@ def test_rivals_resume_as_if_they_had_never_stopped(tmp_path: Path) -> None:
     config = replace(
         SMALL,
         distillation=DistillationConfig(teacher_states=7),
-        regularization=RegularizationConfig(hankel_weight=1e-2, hankel_until=0.7, hankel_every=4),
+        regularization=RegularizationConfig(hankel_weight=1e-2, hankel_until=0.9),
         compression=CompressionConfig(total=3, reduction="balanced", stop=1.0, cuts=1),
     )
 
@@ -160,7 +154,7 @@ def test_scores_of_others_are_settings() -> None:
     for wrong, words in (
         ({"hankel_weight": -1.0}, "positive and finite"),
         ({"hankel_until": 0.0}, "share of training"),
-        ({"hankel_every": 0}, "at least 1"),
+        ({"hankel_refresh": 0}, "at least 1"),
     ):
         with pytest.raises(ValueError, match=words):
             RegularizationConfig(**wrong)  # type: ignore[arg-type]

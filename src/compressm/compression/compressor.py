@@ -15,7 +15,7 @@ from compressm.compression.autoschedule import AutoSchedule
 from compressm.compression.cutting import balance_layers, plan_cut
 from compressm.compression.guard import Gentler, Rollback, Watch
 from compressm.compression.optimizer_state import OptimizerState, check_mode, find_optimizer
-from compressm.compression.ranks import FixedRank, RankRule
+from compressm.compression.ranks import FixedRank, RankRule, check_rule
 from compressm.compression.record import Cut, LayerCut, Undone
 from compressm.compression.reducers import Reducer, find_reducers
 from compressm.compression.schedule import CutSchedule, Observation, Schedule
@@ -61,6 +61,7 @@ class Compressor:
         tracker: Follows the Hankel singular values; its ``records`` are for reports.
 
     Raises:
+        TypeError: If the rank is no rule.
         ValueError: If an argument is unknown, the rule cannot serve a layer, or a layer's parameter that
             requires a gradient is in none of the optimisers.
     """
@@ -88,7 +89,7 @@ class Compressor:
             self._optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
         self._check_ownership()
         self._initial = {layer.name: layer.state_dim for layer in self._layers}
-        rank.check(self._initial)
+        check_rule(rank, self._initial)
         self.rank, self.schedule, self.optimizer_state = rank, schedule, optimizer_state
         self._watch = None if guard is None else Watch(guard)
         self._stateful = dict(stateful or {})

@@ -9,7 +9,7 @@ from torch import nn
 from compressm.adapters import CompressibleLayer, find_layers
 from compressm.compression.calibration import Batch, Loss, available, replay
 from compressm.compression.cutting import balance_layers, plan_cut
-from compressm.compression.ranks import RankRule
+from compressm.compression.ranks import RankRule, check_rule
 from compressm.compression.record import Cut
 from compressm.compression.reducers import Reducer, find_reducers
 from compressm.compression.signals import SignalRecorder
@@ -44,6 +44,7 @@ def compress(
         The same model, in the mode (training or evaluation) it was in.
 
     Raises:
+        TypeError: If the rank is no rule.
         ValueError: If the rule cannot serve a layer, a layer is unstable or not finite, the reduction needs
             calibration batches or a loss and has none; the model is unchanged then.
     """
@@ -68,7 +69,7 @@ def compress_with_record(
     known, calibration = available(calibration, loss)
     reducers = find_reducers(reduction, realization, layers, known)
     sizes = {layer.name: layer.state_dim for layer in layers}
-    rank.check(sizes)
+    check_rule(rank, sizes)
     recorder = _record(model, layers, reducers, calibration, loss)
     plan_for = partial(
         plan_cut,

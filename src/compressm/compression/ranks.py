@@ -103,6 +103,18 @@ class RankRule(ABC):
         del state_dims
 
 
+def check_rule(rank: RankRule, state_dims: dict[str, int]) -> None:
+    """Refuse what is no rule, and layers that a rule cannot serve.
+
+    Raises:
+        TypeError: Saying what to give in place of a number.
+        ValueError: Naming the layer and the remedy.
+    """
+    if not isinstance(rank, RankRule):
+        raise TypeError(f"rank is {rank!r}; give a rule, such as compressm.FixedRank(12) for 12 states")
+    rank.check(state_dims)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnergyRank(Sizes, RankRule):
     """The paper's rule: the fewest states whose HSVs sum to ``1 - tolerance`` of the total.

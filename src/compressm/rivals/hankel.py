@@ -1,5 +1,6 @@
 """Hankel-norm regularisation: press Hankel singular values down in training, then cut what became small."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from compressm.adapters import find_layers
 from compressm.lti import Realization
 from compressm.lti.realization import check_realization
-from compressm.rivals.hankel_values import differentiable_hankel_values, naive_hankel_values
+from compressm.rivals.hankel_bound import HankelBound
+from compressm.rivals.hankel_values import naive_hankel_values
 from compressm.rivals.layer_systems import SystemTensors, layer_systems
 
 Normalization = Literal["sum", "mean", "relative"]
@@ -20,12 +22,11 @@ class HankelRegularizer:
     ``loss = loss + regularizer(model)``, once for every optimiser step.  Layers are pressed towards few large
     Hankel singular values, so that one truncation at the end costs little; combine with
     :func:`~compressm.rivals.hankel_truncation`.  The idea is that of work on Hankel
-    regularisation (NeurIPS 2025), which CompreSSM (arXiv 2510.02823) compares itself with; the gradient here
-    is in closed form, see :func:`~compressm.rivals.differentiable_hankel_values`.  It is computed in float64
-    on the CPU and costs one eigenvalue decomposition for each layer (for each channel of an S4D).  At 256
-    states that is more than a plain step of sequential MNIST takes: ``benchmarks/hankel_step.py`` measured
-    2.2 to 2.3 plain steps for a step with the term in complex form, 4.0 in real form; with ``every=2`` 1.6
-    and 2.4, with ``every=4`` 1.3 and 1.8.
+    regularisation (NeurIPS 2025), which CompreSSM (arXiv 2510.02823) compares itself with. Here the norms are
+    pressed by an upper bound, :class:`~compressm.rivals.hankel_bound.HankelBound`, that is made to touch them
+    at every ``refresh``-th call, where its gradient is theirs; between, it needs no decomposition. A system
+    that moves far in less than that, by a cut or a rollback, gets a new bound at once. All of it is computed
+    in float64 on the CPU; ``benchmarks/hankel_step.py`` measures what it adds to a step.
 
     Args:
         weight: Factor of the term.
@@ -35,19 +36,18 @@ class HankelRegularizer:
         realization: "real": values of the map in use; "complex": of the published form.
         until: Number of calls after which the term is zero, and free; None for never.  For a regularisation
             that ends where the cuts begin.
-        naive: Compute it by autograd through the eigenvalues of ``P Q``, as it was published; for comparisons
-            of cost alone.
-        every: Regularise at the first of so many calls, with so many times the weight, and return zero, which
-            is free, at the others: on average the same gradient, of a term that changes slowly.  A toy task
-            with 64 states and a strong weight (1e-3; one seed) came after 240 steps to sums of 85.7, 86.6,
-            87.0 and 89.1 with 1, 2, 4 and 8, and to 368 without the term.
+        refresh: Calls from one to the next at which a bound is made anew; 1: the norms themselves, always. A
+            toy task with 64 states and a strong weight (1e-3; one seed) came after 240 steps to sums of 85.66
+            with 1, and 85.68 to 85.74 with 2, 4, 8 and 16; to 368 without the term.
+        naive: Compute the norms by autograd through the eigenvalues of ``P Q``, as it was published; for
+            comparisons of cost alone.
 
     Attributes:
         steps_done: Calls so far.
 
     Raises:
-        ValueError: If the weight is negative or not finite, ``until`` negative, ``every`` below 1, or a name
-            unknown.
+        ValueError: If the weight is negative or not finite, ``until`` negative, ``refresh`` below 1, or a
+            name unknown.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class HankelRegularizer:
         normalization: Normalization = "sum",
         realization: Realization = "real",
         until: int | None = None,
+        refresh: int = 8,
         naive: bool = False,
-        every: int = 1,
     ) -> None:
         if not 0 <= weight < float("inf"):
             raise ValueError(f"HankelRegularizer: weight is {weight}; it must be finite and not negative")
@@ -70,12 +70,13 @@ class HankelRegularizer:
         check_realization(realization)
         if until is not None and until < 0:
             raise ValueError(f"HankelRegularizer: until is {until}; it must be at least 0, or None")
-        if every < 1:
-            raise ValueError(f"HankelRegularizer: every is {every}; it must be at least 1")
-        self.weight, self.normalization, self.until, self.every = weight, normalization, until, every
+        if refresh < 1:
+            raise ValueError(f"HankelRegularizer: refresh is {refresh}; it must be at least 1")
+        self.weight, self.normalization, self.until = weight, normalization, until
         self.realization: Realization = realization
-        self.naive = naive
+        self.refresh, self.naive = refresh, naive
         self.steps_done = 0
+        self._bounds: dict[str, list[HankelBound]] = {}
 
     @property
     def active(self) -> bool:
@@ -92,50 +93,62 @@ class HankelRegularizer:
                 not finite.
         """
         layers = find_layers(model)
-        active = self.active and self.steps_done % self.every == 0
+        active = self.active
+        if self.steps_done % self.refresh == 0 or not active:
+            self._bounds.clear()
         self.steps_done += 1
         terms = []
         for layer in layers if active else ():
             try:
-                terms.append(self.layer_term(layer.module))
+                terms.append(self._term(layer.name, layer_systems(layer.module)))
             except ValueError as error:
                 raise ValueError(f"layer {layer.name!r}: {error}") from error
         parameter = next(layers[0].module.parameters())
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         if not terms:
             return torch.zeros((), dtype=dtype, device=parameter.device)
-        return (self.every * self.weight * torch.stack(terms).sum()).to(parameter.device, dtype)
+        return (self.weight * torch.stack(terms).sum()).to(parameter.device, dtype)
 
-    def layer_term(self, layer: nn.Module) -> Tensor:
-        """The normalised nuclear norm of one layer, without the weight: float64 ``()``, on the CPU.
-
-        Raises:
-            TypeError: If the layer has no differentiable systems.
-            ValueError: If it is unstable or not finite.
-        """
-        spectra = [self._values(system) for system in layer_systems(layer)]
-        if self.normalization == "relative":
-            return torch.stack([_relative(values) for values in spectra]).sum()
-        values = torch.cat(spectra)
-        return values.mean() if self.normalization == "mean" else values.sum()
-
-    def _values(self, system: SystemTensors) -> Tensor:
+    def _term(self, name: str, systems: Sequence[SystemTensors]) -> Tensor:
+        """The normalised nuclear norm of one layer, without the weight: float64 ``()``, on the CPU."""
         if self.naive:
-            return naive_hankel_values(*system, self.realization)
-        return differentiable_hankel_values(*system, self.realization, exact=False)
+            spectra = [naive_hankel_values(*system, self.realization) for system in systems]
+            norms = [(values.sum(), values.square().sum()) for values in spectra]
+            count = sum(len(values) for values in spectra)
+        else:
+            bounds, norms = self._bounded(name, systems)
+            count = sum(bound.count for bound in bounds)
+        if self.normalization == "relative":
+            return torch.stack([_relative(norm, squares) for norm, squares in norms]).sum()
+        total = torch.stack([norm for norm, _ in norms]).sum()
+        return total / count if self.normalization == "mean" else total
+
+    def _bounded(
+        self, name: str, systems: Sequence[SystemTensors]
+    ) -> tuple[list[HankelBound], list[tuple[Tensor, Tensor]]]:
+        """A layer's bounds, and what they say of its systems: the norms, and sums of the values' squares."""
+        bounds = self._bounds.get(name, [])
+        known = len(bounds) == len(systems) and all(map(HankelBound.fits, bounds, systems))
+        touched = [bound(system) for bound, system in zip(bounds, systems, strict=True)] if known else []
+        if not known or any(map(HankelBound.is_far, bounds, touched)):
+            bounds = self._bounds[name] = [HankelBound(system, self.realization) for system in systems]
+            touched = [bound(system) for bound, system in zip(bounds, systems, strict=True)]
+        return bounds, [(each.reached + each.seen, each.squares) for each in touched]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a restart needs."""
-        return {"steps_done": self.steps_done}
+        """What a restart needs: the count, and where the bounds of each layer touch."""
+        anchors = {name: [tuple(bound.anchor) for bound in bounds] for name, bounds in self._bounds.items()}
+        return {"steps_done": self.steps_done, "anchors": anchors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         self.steps_done = state["steps_done"]
+        self._bounds = {
+            name: [HankelBound(SystemTensors(*anchor), self.realization) for anchor in anchors]
+            for name, anchors in state["anchors"].items()
+        }
 
 
-def _relative(values: Tensor) -> Tensor:
+def _relative(norm: Tensor, squares: Tensor) -> Tensor:
     """Sum over root of the sum of squares; 0 for a system that passes nothing on."""
-    if not bool(values.detach().any()):
-        return values.sum()
-    ratio: Tensor = values.sum() / torch.linalg.vector_norm(values)
-    return ratio
+    return norm / squares.sqrt() if float(squares.detach()) > 0 else norm

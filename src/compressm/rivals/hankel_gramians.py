@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,17 +30,49 @@ class Resolvents:
         """Evaluate them from ``log_A``, ``(N,)`` and complex128, without a gradient."""
         logs = wrapped(log_A.numpy())
         rates, angles = torch.from_numpy(logs.real.copy()), torch.from_numpy(logs.imag.copy())
-        exponents = rates[:, None] + rates
         return cls(
             values=torch.from_numpy(complex_exp(log_A.numpy())),
-            across=_one_minus_exp(exponents, angles[:, None] - angles).reciprocal(),
-            along=_one_minus_exp(exponents, angles[:, None] + angles).reciprocal() if real else None,
+            across=_one_minus_exp(rates, angles[:, None] - angles).reciprocal(),
+            along=_one_minus_exp(rates, angles[:, None] + angles).reciprocal() if real else None,
         )
 
     def conj(self) -> Resolvents:
         """The same of the conjugate eigenvalues."""
         along = None if self.along is None else self.along.conj()
         return Resolvents(self.values.conj(), self.across.conj(), along)
+
+
+class Weight(NamedTuple):
+    """``W`` of a function ``tr(W P)`` of a Gramian, as :class:`Gramian` keeps ``P``.
+
+    Attributes:
+        hermitian: What multiplies ``E[x x^H]``, ``(N, N)``.
+        symmetric: What multiplies ``E[x x^T]``, ``(N, N)``; None in complex form.
+    """
+
+    hermitian: Tensor
+    symmetric: Tensor | None
+
+    @classmethod
+    def of(cls, matrix: Tensor, *, real: bool) -> Weight:
+        """From ``W`` in the shape of :meth:`Gramian.matrix`, Hermitian."""
+        if not real:
+            return cls(matrix, None)
+        (w11, w12), (w21, w22) = (half.tensor_split(2, dim=1) for half in matrix.tensor_split(2))
+        return cls(
+            torch.complex(w11 + w22, w21 - w12).mul_(0.5), torch.complex(w11 - w22, w21 + w12).mul_(0.5)
+        )
+
+    def times(self, factor: float) -> Weight:
+        """``factor W``."""
+        symmetric = None if self.symmetric is None else factor * self.symmetric
+        return Weight(factor * self.hermitian, symmetric)
+
+    def plus(self, other: Weight) -> Weight:
+        """``W + W'``, both of one form."""
+        if self.symmetric is None or other.symmetric is None:
+            return Weight(self.hermitian + other.hermitian, None)
+        return Weight(self.hermitian + other.hermitian, self.symmetric + other.symmetric)
 
 
 @dataclass(frozen=True)
@@ -71,25 +104,59 @@ class Gramian:
             return self.hermitian
         return in_real_coordinates(self.hermitian, self.symmetric)
 
-    def gradient(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of ``Re tr(weight P)`` by ``log l``, ``(N,)``, and by the rows, ``(N, H)``.
+    def as_weight(self) -> Weight:
+        """Itself as the weight of another: ``tr(Q P)``."""
+        if self.symmetric is None:
+            return Weight(self.hermitian, None)
+        return Weight(0.5 * self.hermitian, 0.5 * self.symmetric)
+
+    def traced(self, weight: Weight) -> Tensor:
+        """``Re tr(W P)``, ``()``."""
+        total = torch.vdot(self.hermitian.flatten(), weight.hermitian.flatten()).real
+        if self.symmetric is None or weight.symmetric is None:
+            return total
+        return total + torch.vdot(self.symmetric.flatten(), weight.symmetric.flatten()).real
+
+    def gradient(self, weight: Weight) -> tuple[Tensor, Tensor]:
+        """Gradients of ``Re tr(W P)`` by ``log l``, ``(N,)``, and by the rows, ``(N, H)``.
 
         Complex gradients are ``d/dRe + i d/dIm``, as autograd has them.
-
-        Args:
-            weight: Hermitian, of the shape of :meth:`matrix`.
         """
         values, rows, known = self.resolvents.values, self.rows, self.resolvents
-        if self.symmetric is None or known.along is None:
-            return _quotient_gradient(weight, known.across, self.hermitian, values, values, rows)
-        (w11, w12), (w21, w22) = (half.tensor_split(2, dim=1) for half in weight.tensor_split(2))
-        on_hermitian = torch.complex(w11 + w22, w21 - w12).mul_(0.5)
-        on_symmetric = torch.complex(w11 - w22, w21 + w12).mul_(0.5)
-        log_1, rows_1 = _quotient_gradient(on_hermitian, known.across, self.hermitian, values, values, rows)
-        log_2, rows_2 = _quotient_gradient(
-            on_symmetric, known.along, self.symmetric, values, values.conj(), rows.conj()
+        found = _quotient_gradient(weight.hermitian, known.across, self.hermitian, values, values, rows)
+        if self.symmetric is None or known.along is None or weight.symmetric is None:
+            return found
+        more = _quotient_gradient(
+            weight.symmetric, known.along, self.symmetric, values, values.conj(), rows.conj()
         )
-        return log_1 + log_2, rows_1 + rows_2
+        return found[0] + more[0], found[1] + more[1]
+
+
+class SystemGramians(NamedTuple):
+    """Both Gramians of a system.
+
+    Attributes:
+        reached: ``P``, of controllability.
+        seen: ``Q``, of observability: the controllability Gramian of the dual system, ``(conj(A), C^H)``.
+    """
+
+    reached: Gramian
+    seen: Gramian
+
+    @classmethod
+    def of(cls, log_A: Tensor, B: Tensor, C: Tensor, *, real: bool) -> SystemGramians:
+        """From ``(N,)``, ``(N, H)`` and ``(P, N)``, complex128 on the CPU.
+
+        ``B`` and ``C`` are copied: an optimiser may change them in place before the gradient is asked for.
+        """
+        resolvents = Resolvents.of(log_A, real=real)
+        return cls(Gramian.of(resolvents, B.clone()), Gramian.of(resolvents.conj(), C.mH.clone()))
+
+    def gradient(self, on_reached: Weight, on_seen: Weight) -> tuple[Tensor, Tensor, Tensor]:
+        """Of ``Re tr(W_P P) + Re tr(W_Q Q)`` by ``log_A``, ``B`` and ``C``."""
+        by_log_A, by_B = self.reached.gradient(on_reached)
+        by_dual, by_C = self.seen.gradient(on_seen)
+        return by_log_A + by_dual.conj(), by_B, by_C.mH.resolve_conj()
 
 
 def in_real_coordinates(hermitian: Tensor, symmetric: Tensor) -> Tensor:
@@ -99,15 +166,17 @@ def in_real_coordinates(hermitian: Tensor, symmetric: Tensor) -> Tensor:
     return torch.cat((top, torch.cat((total.imag, -difference.real), dim=1)))
 
 
-def _one_minus_exp(exponent: Tensor, angle: Tensor) -> Tensor:
-    """``1 - exp(exponent + i angle)`` as :func:`compressm.lti.arithmetic.one_minus_exp` has it.
+def _one_minus_exp(rates: Tensor, angle: Tensor) -> Tensor:
+    """``1 - exp(rates_i + rates_j + i angle_ij)`` as :func:`compressm.lti.arithmetic.one_minus_exp` has it.
 
-    With PyTorch's vectorised functions, which take half the time: these matrices are new at every step.
+    With fewer functions to evaluate, and those vectorised: these matrices are new at every step.
     """
     half = 0.5 * angle
     sine = half.sin()
-    turned = exponent.exp().mul_(sine).mul_(2.0)
-    real = sine.mul_(turned).sub_(exponent.expm1())
+    moduli, short = rates.exp(), rates.expm1()
+    turned = torch.outer(moduli, moduli).mul_(sine).mul_(2.0)
+    # expm1(a + b) = expm1(a) + exp(a) expm1(b): below zero both, so that nothing cancels.
+    real = sine.mul_(turned).sub_(short[:, None] + torch.outer(moduli, short))
     return torch.complex(real, half.cos_().mul_(turned).neg_())
 
 

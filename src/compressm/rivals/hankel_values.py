@@ -8,15 +8,15 @@ from torch.autograd.function import once_differentiable
 
 from compressm.lti import DiagonalSystem, Realization
 from compressm.lti.realization import check_realization
-from compressm.rivals.hankel_balancing import balanced, balanced_by_square, weighted_gram
-from compressm.rivals.hankel_gramians import Gramian, Resolvents, in_real_coordinates
+from compressm.rivals.hankel_balancing import balanced, weighted_gram
+from compressm.rivals.hankel_gramians import SystemGramians, Weight, in_real_coordinates
 
 NAIVE_FLOOR = 1e-10
 """What the naive form puts in place of smaller eigenvalues of ``P Q``."""
 
 
 def differentiable_hankel_values(
-    log_A: Tensor, B: Tensor, C: Tensor, realization: Realization = "real", *, exact: bool = True
+    log_A: Tensor, B: Tensor, C: Tensor, realization: Realization = "real"
 ) -> Tensor:
     """Hankel singular values of ``x_k = exp(log_A) x_{k-1} + B u_k``, ``y_k = Re(C x_k)``, for a loss.
 
@@ -30,13 +30,10 @@ def differentiable_hankel_values(
         B: ``(N, H)``, complex128 on the CPU.
         C: ``(P, N)``, complex128 on the CPU.
         realization: ``"real"``: the values of the map in use; ``"complex"``: of ``u -> C x``.
-        exact: If not, from an eigenvalue decomposition of squares, which is faster; see
-            :func:`~compressm.rivals.hankel_balancing.balanced_by_square`.
 
     Returns:
         float64, descending: ``2N`` values in real form, ``N`` in complex form.  Those up to ``1e-10`` of the
-        largest are exactly 0, without a gradient; if not exact, those up to a share that is usually ``6e-8``
-        and never above ``1e-6``.
+        largest are exactly 0, without a gradient.
 
     Raises:
         ValueError: If ``realization`` is unknown, shapes disagree, a value is not finite, or an eigenvalue is
@@ -45,7 +42,7 @@ def differentiable_hankel_values(
     check_realization(realization)
     DiagonalSystem(None, B, C, log_A=log_A)  # its checks
     values: Tensor = _HankelValues.apply(  # type: ignore[no-untyped-call]
-        log_A, B, C, realization == "real", exact
+        log_A, B, C, realization == "real"
     )
     return values
 
@@ -73,25 +70,23 @@ class _HankelValues(torch.autograd.Function):
     """Values forward; backward the closed form."""
 
     @staticmethod
-    def forward(ctx: Any, log_A: Tensor, B: Tensor, C: Tensor, real: bool, exact: bool) -> Tensor:
-        resolvents = Resolvents.of(log_A, real=real)
-        # Q is the controllability Gramian of the dual system (conj(A), C^H).  Copies, for the way back: an
-        # optimiser may change B and C in place before it.
-        reached = Gramian.of(resolvents, B.clone())
-        seen = Gramian.of(resolvents.conj(), C.mH.clone())
-        found = (balanced if exact else balanced_by_square)(reached.matrix(), seen.matrix())
+    def forward(ctx: Any, log_A: Tensor, B: Tensor, C: Tensor, real: bool) -> Tensor:
+        gramians = SystemGramians.of(log_A, B, C, real=real)
+        found = balanced(gramians.reached.matrix(), gramians.seen.matrix())
         values = torch.zeros(len(log_A) * (2 if real else 1), dtype=torch.float64)
         values[: len(found.values)] = found.values
-        ctx.reached, ctx.seen, ctx.balanced = reached, seen, found
+        ctx.gramians, ctx.balanced, ctx.real = gramians, found, real
         return values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         half = 0.5 * weights[: len(ctx.balanced.values)]
-        by_log_A, by_B = ctx.reached.gradient(weighted_gram(ctx.balanced.left, half))
-        by_dual, by_C = ctx.seen.gradient(weighted_gram(ctx.balanced.right, half))
-        return by_log_A + by_dual.conj(), by_B, by_C.mH.resolve_conj(), None, None
+        weights_of_both = (
+            Weight.of(weighted_gram(columns, half), real=ctx.real)
+            for columns in (ctx.balanced.left, ctx.balanced.right)
+        )
+        return (*ctx.gramians.gradient(*weights_of_both), None)
 
 
 def _autograd_gramian(eigenvalues: Tensor, rows: Tensor, *, real: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """What a run minimises: its task's loss, and what a rival adds to it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -54,8 +54,8 @@ class TrainingLoss:
                 pressed.hankel_weight,
                 normalization=pressed.hankel_normalization,
                 realization=pressed.hankel_realization,
+                refresh=pressed.hankel_refresh,
                 naive=pressed.hankel_naive,
-                every=pressed.hankel_every,
             )
         )
         self._last = round(pressed.hankel_until * config.steps)
@@ -78,3 +78,12 @@ class TrainingLoss:
             self._regularizer.steps_done = step
             total = total + self._regularizer(model)
         return Loss(total, task)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a restart needs."""
+        return {} if self._regularizer is None else {"hankel": self._regularizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        if self._regularizer is not None:
+            self._regularizer.load_state_dict(state["hankel"])

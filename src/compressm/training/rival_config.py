@@ -57,8 +57,8 @@ class RegularizationConfig:
     """By autograd through the eigenvalues of P Q, as it was published, for comparisons of cost."""
     hankel_until: float = 1.0
     """Share of training after which the term is left out."""
-    hankel_every: int = 1
-    """Steps between two that have the term, with so many times the weight; 1: it is in every step."""
+    hankel_refresh: int = 8
+    """Steps between decompositions; between, an upper bound of the norms is pressed in their place."""
 
     def __post_init__(self) -> None:
         if self.hankel_weight is not None and not 0 < self.hankel_weight < float("inf"):
@@ -69,5 +69,5 @@ class RegularizationConfig:
             raise ValueError(
                 f"regularization.hankel_until is {self.hankel_until}; it is a share of training, in (0, 1]"
             )
-        if self.hankel_every < 1:
-            raise ValueError(f"regularization.hankel_every is {self.hankel_every}; it must be at least 1")
+        if self.hankel_refresh < 1:
+            raise ValueError(f"regularization.hankel_refresh is {self.hankel_refresh}; it must be at least 1")

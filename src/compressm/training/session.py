@@ -219,6 +219,7 @@ class Session:
             "compressor": None if self.compressor is None else self.compressor.state_dict(),
             "chance": self._reducer.state_dict() if isinstance(self._reducer, RandomStates) else None,
             "batches": self.batches.state_dict(),
+            "loss": self._loss.state_dict(),
             **random_states(self.device),
             "elapsed": self.elapsed,
             "step_times": self._step_times,
@@ -252,6 +253,7 @@ class Session:
         if isinstance(self._reducer, RandomStates) and checkpoint.get("chance") is not None:
             self._reducer.load_state_dict(checkpoint["chance"])
         self.batches.load_state_dict(checkpoint["batches"])
+        self._loss.load_state_dict(checkpoint["loss"])
         self.step = checkpoint["step"]
         self._step_times = [(step, seconds) for step, seconds in checkpoint["step_times"]]
         restore_random_states(checkpoint, self.device)
