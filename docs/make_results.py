@@ -46,7 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     comparisons, others = read_all(given.results)
     picture = given.out.with_suffix(".png")
-    draw_overview(comparisons, picture)
+    draw_overview([view for comparison in comparisons for view in comparison.measures()], picture)
     given.out.write_text(make_page(comparisons, others, picture), encoding="utf-8")
 
 
@@ -65,14 +65,15 @@ def read_all(results: Path) -> tuple[list[Comparison], list[Path]]:
 def make_page(comparisons: Sequence[Comparison], others: Sequence[Path], picture: Path) -> str:
     """The whole page; ``picture`` lies beside it."""
     page_folder = picture.parent
+    measured = [view for comparison in comparisons for view in comparison.measures()]
     parts = [
         INTRO,
         "## In short\n",
         SEEN,
         *pictures([picture], page_folder),
-        to_markdown(overview(comparisons)),
+        to_markdown(overview(measured)),
     ]
-    parts += ["## Where it does not help\n", told_standings(comparisons)]
+    parts += ["## Where it does not help\n", told_standings(measured)]
     parts += ["## Every comparison\n"]
     parts += [section(comparison, page_folder) for comparison in comparisons]
     parts += [script_section(folder, page_folder) for folder in others]

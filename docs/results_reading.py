@@ -60,6 +60,13 @@ class Comparison:
     table: str | None
     records: tuple[Record, ...]
     figures: tuple[Path, ...]
+    measure: Metric | None = None
+
+    def measures(self) -> list["Comparison"]:
+        """Itself, and where the runs have errors of free runs, once more by those."""
+        if all(run.test_rollout is None for run in self.runs):
+            return [self]
+        return [self, replace(self, title=f"{self.title} (free runs)", measure=Metric("rollout"))]
 
     @property
     def runs(self) -> list[Run]:
@@ -69,7 +76,7 @@ class Comparison:
     @property
     def metric(self) -> Metric:
         """What they are compared by."""
-        return metric_of(self.runs)
+        return metric_of(self.runs) if self.measure is None else self.measure
 
     def families(self) -> list[str]:
         """What stands before `default` in names of arms: "", or "s5-" and "s4d-"."""

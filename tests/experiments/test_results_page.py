@@ -100,6 +100,26 @@ def test_scores_and_verdicts(tmp_path: Path, page: ModuleType) -> None:
     assert "### Cuts of trained models without retraining" in text
 
 
+def test_free_runs_are_compared_too(tmp_path: Path, page: ModuleType) -> None:
+    """A robot that foretells single steps worse may yet run further by itself."""
+    results = tmp_path / "results"
+    results.mkdir()
+    write(results / "arm", {("default", 8): (0.9, 0.9), ("scratch", 8): (0.9, 0.9), ("full", None): (0.9,)})
+    file = results / "arm" / "results.jsonl"
+    errors = iter((0.12, 0.14, 0.2, 0.1, 0.11))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["test"]["rollout"] = next(errors)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "docs").mkdir()
+    text = page.make_page(*page.read_all(results), tmp_path / "docs" / "results.png")
+    row = next(line for line in text.splitlines() if line.startswith("| arm (free runs) |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:4] == ["error of free runs", "8", "0.1300 ± 0.0141"]
+    assert cells[-1] == "-0.0200"
+    assert "- arm (free runs): *scratch* at 8." in text
+
+
 def test_the_committed_results_make_a_page(page: ModuleType) -> None:
     committed = DOCS.parent / "experiments" / "results"
     text = page.make_page(*page.read_all(committed), DOCS / "results.png")

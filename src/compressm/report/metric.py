@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from .numbers import fixed
 from .runs import Measurement, Run
 
-_NAMES = {"nrmse": "normalised RMSE"}
+_NAMES = {"nrmse": "normalised RMSE", "rollout": "error of free runs"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Accuracy in percent, loss, or a figure that the runs name, such as bits per character.
+    """Accuracy in percent, loss, a figure that the runs name, such as bits per character, or "rollout".
 
     Of all but accuracy less is better.
     """
@@ -47,6 +47,8 @@ class Metric:
             return None if line.accuracy is None else 100 * line.accuracy
         if self.key == "loss":
             return line.loss
+        if self.key == "rollout":
+            return line.rollout
         return line.value if line.metric == self.key else None
 
     def words(self, value: float, where: str) -> str:
