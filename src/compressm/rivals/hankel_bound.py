@@ -36,10 +36,11 @@ class HankelBound:
 
     Both sides are equal for the ``G`` with ``G Q G = P``, the geometric mean of ``P`` and ``Q^-1``: ``T_r
     T_r^H`` with the bases that balance. Made there, the bound has the norm's value and its gradient, at the
-    cost of a singular value decomposition. Then it costs two Gramians, and moves away from the norm with the
-    square of what the system moves: a few optimiser steps later it is still as good. That is
+    cost of a singular value decomposition. Then it costs two Gramians, and leaves the norm with the square of
+    what the system moves. To minimise it for some steps, make it anew and go on is
     majorisation-minimisation, as in iteratively reweighted least squares for nuclear norms (Mohan and Fazel
-    2012).
+    2012): what brings the bound down brings the norm down. Its gradient also holds the system where it was
+    made, eigenvalues' angles above all, for to them it is steeper than the norm.
 
     Values below the cutoff of :func:`~compressm.rivals.hankel_balancing.balanced` are left out of the bound.
 
