@@ -4,7 +4,6 @@ python benchmarks/hankel_step.py [--rounds 15] [--naive-rounds 3] [--states 256]
 
 benchmarks/results/hankel-step.json was made with
 python benchmarks/hankel_step.py --json benchmarks/results/hankel-step.json
-on a machine whose other cores were busy.
 
 Sequential MNIST's shape: one LRU block of 8 channels, 50 sequences of 784 samples; forward, cross entropy,
 the term, backward, AdamW.  Twice: at the initialisation, and after training with the term (weight 1e-3) on

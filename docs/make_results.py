@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from results_picture import draw_overview
-from results_reading import ROOT, Comparison, read_comparison
+from results_reading import ROOT, Comparison, by_every_measure, read_comparison
 from results_standings import told_standings
 
 from compressm.experiments.beside_paper import paper_table
@@ -46,7 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     comparisons, others = read_all(given.results)
     picture = given.out.with_suffix(".png")
-    draw_overview([view for comparison in comparisons for view in comparison.measures()], picture)
+    draw_overview(by_every_measure(comparisons), picture)
     given.out.write_text(make_page(comparisons, others, picture), encoding="utf-8")
 
 
@@ -65,7 +65,7 @@ def read_all(results: Path) -> tuple[list[Comparison], list[Path]]:
 def make_page(comparisons: Sequence[Comparison], others: Sequence[Path], picture: Path) -> str:
     """The whole page; ``picture`` lies beside it."""
     page_folder = picture.parent
-    measured = [view for comparison in comparisons for view in comparison.measures()]
+    measured = by_every_measure(comparisons)
     parts = [
         INTRO,
         "## In short\n",

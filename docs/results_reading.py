@@ -107,6 +107,11 @@ class Comparison:
         return self
 
 
+def by_every_measure(comparisons: "Sequence[Comparison]") -> list[Comparison]:
+    """Each as often as there are figures to compare its runs by."""
+    return [view for comparison in comparisons for view in comparison.measures()]
+
+
 def read_comparison(folder: Path) -> Comparison | None:
     """The comparison in a folder, None if its results are of another kind."""
     file = folder / "results.jsonl"

@@ -55,7 +55,7 @@ def leaves(system: SystemTensors) -> SystemTensors:
     outputs=st.integers(1, 4),
     by=st.sampled_from([1e-4, 1e-2, 0.1, 1.0]),
 )
-def test_no_system_is_below_its_bound(
+def test_no_norm_is_above_its_bound(
     form: Any, seed: int, states: int, inputs: int, outputs: int, by: float
 ) -> None:
     anchor = random_system(seed, states, inputs, outputs)

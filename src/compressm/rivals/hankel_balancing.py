@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compressm.lti.triangular import gram_product, times
+from compressm.rivals.hankel_gramians import Weight
 from compressm.rivals.numerical_factor import numerical_factor
 
 CUTOFF = 1e-10
@@ -26,6 +27,19 @@ class Balanced(NamedTuple):
     values: Tensor
     left: Tensor
     right: Tensor
+
+    def weights(self, slopes: Tensor, *, real: bool) -> tuple[Weight, Weight]:
+        """Those of ``P`` and ``Q`` in the change of ``sum slopes_i sigma_i``: a value moves by half of each.
+
+        Args:
+            slopes: ``(r,)``, float64.
+            real: Whether the Gramians are those of the real form.
+        """
+        half = 0.5 * slopes
+        return (
+            Weight.of(_weighted_gram(self.left, half), real=real),
+            Weight.of(_weighted_gram(self.right, half), real=real),
+        )
 
 
 def balanced(P: Tensor, Q: Tensor) -> Balanced:
@@ -46,7 +60,7 @@ def balanced(P: Tensor, Q: Tensor) -> Balanced:
     return Balanced(sigma, times(L, U[:, :kept] / root), times(R, Vh[:kept].mH / root))
 
 
-def weighted_gram(columns: Tensor, weights: Tensor) -> Tensor:
+def _weighted_gram(columns: Tensor, weights: Tensor) -> Tensor:
     """``F diag(weights) F^H`` for columns ``F``, ``(n, r)``; the weights, ``(r,)``, are real.
 
     The upper right quarter of the product is the mirror image of the lower left one.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from compressm.lti import DiagonalSystem, Realization
-from compressm.rivals.hankel_balancing import balanced, weighted_gram
+from compressm.rivals.hankel_balancing import balanced
 from compressm.rivals.hankel_gramians import SystemGramians, Weight
 from compressm.rivals.layer_systems import SystemTensors
 
@@ -62,10 +62,7 @@ class HankelBound:
         _check(self.anchor)
         gramians = SystemGramians.of(*self.anchor, real=self._real)
         found = balanced(gramians.reached.matrix(), gramians.seen.matrix())
-        half = torch.full_like(found.values, 0.5)
-        self._weights = tuple(
-            Weight.of(weighted_gram(columns, half), real=self._real) for columns in (found.left, found.right)
-        )
+        self._weights = found.weights(torch.ones_like(found.values), real=self._real)
         self.norm = float(found.values.sum())
 
     @property

@@ -8,8 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from compressm.lti import DiagonalSystem, Realization
 from compressm.lti.realization import check_realization
-from compressm.rivals.hankel_balancing import balanced, weighted_gram
-from compressm.rivals.hankel_gramians import SystemGramians, Weight, in_real_coordinates
+from compressm.rivals.hankel_balancing import balanced
+from compressm.rivals.hankel_gramians import SystemGramians, in_real_coordinates
 
 NAIVE_FLOOR = 1e-10
 """What the naive form puts in place of smaller eigenvalues of ``P Q``."""
@@ -81,12 +81,8 @@ class _HankelValues(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        half = 0.5 * weights[: len(ctx.balanced.values)]
-        weights_of_both = (
-            Weight.of(weighted_gram(columns, half), real=ctx.real)
-            for columns in (ctx.balanced.left, ctx.balanced.right)
-        )
-        return (*ctx.gramians.gradient(*weights_of_both), None)
+        found = ctx.balanced.weights(weights[: len(ctx.balanced.values)], real=ctx.real)
+        return (*ctx.gramians.gradient(*found), None)
 
 
 def _autograd_gramian(eigenvalues: Tensor, rows: Tensor, *, real: bool) -> Tensor:
