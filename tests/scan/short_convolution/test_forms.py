@@ -26,6 +26,24 @@ def test_outputs_and_gradients(
         assert error < 3e-6, name
 
 
+@pytest.mark.parametrize("filters", [torch.bfloat16, torch.float32], ids=["half", "autocast"])
+@pytest.mark.parametrize("given", [(), ("bias", "window")])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_half_precision_each_number_is_rounded_once(
+    oracle: SimpleNamespace, shape: tuple[int, int, int, int], given: tuple[str, ...], filters: torch.dtype
+) -> None:
+    """Against the definition in float64 of the same bfloat16 inputs: half a unit in the last place, 2^-8."""
+    made = oracle.operands(*shape, torch.bfloat16, given=given)
+    made |= {name: made[name].detach().to(filters).requires_grad_() for name in made if name != "x"}
+    wanted = oracle.results(oracle.naive, oracle.wide(made), silu=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=filters == torch.float32):
+        found = oracle.results(short_convolution, made, silu=True, form="kernel")
+    assert found["y"].dtype == torch.bfloat16
+    for name, error in oracle.errors(found, wanted).items():
+        # Gradients of outputs were rounded before the kernel saw them, and those of weights are sums of many.
+        assert error < (2**-8 + 1e-6 if name in ("y", "final") else 2**-6), name
+
+
 @pytest.mark.parametrize("through", ["y", "final"])
 @pytest.mark.parametrize("L", [2, 40])
 def test_gradients_of_one_result_alone(oracle: SimpleNamespace, L: int, through: str) -> None:
@@ -77,7 +95,8 @@ def test_inputs_and_gradients_may_lie_anywhere(oracle: SimpleNamespace, layout: 
         (torch.float32, 9, True),
         (torch.float32, 1, False),
         (torch.float64, 9, False),
-        (torch.bfloat16, 9, False),
+        (torch.bfloat16, 9, True),
+        (torch.float16, 9, False),
     ],
 )
 def test_auto_streams_in_plain_pytorch_and_serves_other_types(

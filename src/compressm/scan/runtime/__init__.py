@@ -2,14 +2,16 @@
 
 from compressm.scan.runtime.blas import gemm_addresses
 from compressm.scan.runtime.cache import cache_directory
-from compressm.scan.runtime.compiled import FLOATS, Kernel, compile_seconds
+from compressm.scan.runtime.compiled import FLOATS, STORED, Kernel, compile_seconds, stored
 from compressm.scan.runtime.team import run_kernel
 
 __all__ = [
     "FLOATS",
+    "STORED",
     "Kernel",
     "cache_directory",
     "compile_seconds",
     "gemm_addresses",
     "run_kernel",
+    "stored",
 ]

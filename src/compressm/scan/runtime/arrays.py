@@ -1,4 +1,4 @@
-"""Arrays of float32 for kernels: at an address, or memory of their own. Numba code."""
+"""Arrays for kernels: of float32 at an address, or memory of their own. Numba code."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, float32_pointer
-from compressm.scan.runtime.vectors import load, load_octet, store
+from compressm.scan.runtime.vectors import item, load, load_octet, put, store
 from compressm.scan.runtime.widths import LANES, OCTET
 
 ZERO = np.float32(0.0)
@@ -35,11 +35,11 @@ def scratch(size: Any) -> Any:
 
 @compiled
 def copy_row(source: Any, start: Any, channels: Any, out: Any, at: Any) -> None:
-    """Copy ``channels`` neighbours from ``start`` on to ``at``."""
+    """Copy ``channels`` neighbours from ``start`` on to ``at``; both may hold float32 or bfloat16."""
     vectors, octets = channels // LANES * LANES, channels // OCTET * OCTET
     for c in range(0, vectors, LANES):
         store(out, at + c, load(source, start + c))
     for c in range(vectors, octets, OCTET):
         store(out, at + c, load_octet(source, start + c))
     for c in range(octets, channels):
-        out[at + c] = source[start + c]
+        put(out, at + c, item(source, start + c))

@@ -18,7 +18,10 @@ from compressm.scan.runtime.cache import process_lock
 from compressm.scan.runtime.kept import kernel_folder, numba_keeps_in
 
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
-"""The dtypes that kernels are written for, and how their names end."""
+"""The dtypes that kernels compute in, and how their names end."""
+
+STORED = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+"""The dtypes that kernels which compute in float32 read and write, and how their names end."""
 
 _compiling = threading.Lock()
 _seconds = 0.0
@@ -63,6 +66,11 @@ class Kernel:
             self._compiled = compiled = _cfunc(function)
         self._address = int(compiled.address)
         _seconds += time.perf_counter() - start
+
+
+def stored(module: str, name: str) -> dict[torch.dtype, Kernel]:
+    """The kernels ``name`` in ``module`` for each dtype of :data:`STORED`."""
+    return {dtype: Kernel(module, f"{name}_{ending}") for dtype, ending in STORED.items()}
 
 
 def _cfunc(function: Callable[[Any], None]) -> Any:

@@ -4,6 +4,9 @@ Numba leaves vectors to LLVM's loop vectoriser, which cannot be told to keep a s
 in time. LLVM's own vector types can, on every processor: a vector that is wider than the machine's registers
 becomes several of them. This gives kernels that type, with the few operations a recurrence needs.
 
+Memory may hold float32 or bfloat16, which is an array of uint16 here: whatever reads it widens, whatever
+writes to it rounds to nearest even, and arithmetic is float32's.
+
 Imports Numba: only modules of kernels import this one.
 """
 
@@ -73,6 +76,11 @@ class _Code(NamedTuple):
         data = self.context.make_array(array_type)(self.context, self.builder, value=array).data
         return self.builder.bitcast(self.builder.gep(data, [index]), kind.as_pointer())
 
+    @property
+    def halves(self) -> bool:
+        """Whether the call's first argument holds bfloat16."""
+        return bool(self.signature.args[0].dtype == types.uint16)
+
 
 def _operation(typed: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """An operation of kernels: ``typed`` gives its signature, the function decorated writes its code."""
@@ -99,6 +107,42 @@ def _integers(values: Sequence[int]) -> ir.Constant:
     return ir.Constant(ir.VectorType(kind, len(values)), [kind(value) for value in values])
 
 
+def _of_width(kind: ir.Type, bits: int) -> ir.Type:
+    """The type of as many integers of ``bits`` as ``kind`` has numbers."""
+    integer = ir.IntType(bits)
+    return ir.VectorType(integer, kind.count) if isinstance(kind, ir.VectorType) else integer
+
+
+def _constant(kind: ir.Type, value: int) -> ir.Constant:
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
+
+
+def _read(code: _Code, array: Any, index: Any, kind: ir.Type) -> Any:
+    """A float32 number or vector, from memory of the array's type."""
+    if not code.halves:
+        return code.builder.load(code.address(array, index, kind), align=4)
+    halves, words = _of_width(kind, 16), _of_width(kind, 32)
+    wide = code.builder.zext(code.builder.load(code.address(array, index, halves), align=2), words)
+    return code.builder.bitcast(code.builder.shl(wide, _constant(words, 16)), kind)
+
+
+def _write(code: _Code, array: Any, index: Any, value: Any) -> None:
+    """Write a float32 number or vector to memory of the array's type."""
+    kind, builder = value.type, code.builder
+    if not code.halves:
+        builder.store(value, code.address(array, index, kind), align=4)
+        return
+    halves, words = _of_width(kind, 16), _of_width(kind, 32)
+    bits = builder.bitcast(value, words)
+    odd = builder.and_(builder.lshr(bits, _constant(words, 16)), _constant(words, 1))
+    rounded = builder.add(bits, builder.add(odd, _constant(words, 0x7FFF)))
+    # What is not a number must not round up to infinity, or past it.
+    unordered = builder.fcmp_unordered("uno", value, value)
+    rounded = builder.select(unordered, _constant(words, 0x7FC00000), rounded)
+    narrow = builder.trunc(builder.lshr(rounded, _constant(words, 16)), halves)
+    builder.store(narrow, code.address(array, index, halves), align=2)
+
+
 def _spread(code: _Code, scalar: Any) -> Any:
     kind = code.signature.return_type
     undefined = ir.Constant(kind.llvm, ir.Undefined)
@@ -108,26 +152,39 @@ def _spread(code: _Code, scalar: Any) -> Any:
 
 @_operation(lambda array, _: VECTOR(array, types.int64))
 def load(code: _Code, array: Any, index: Any) -> Any:
-    """LANES neighbours of a contiguous float32 array, from ``index`` on."""
-    return code.builder.load(code.address(array, index, VECTOR.llvm), align=4)
+    """LANES neighbours of a contiguous array, from ``index`` on."""
+    return _read(code, array, index, VECTOR.llvm)
 
 
 @_operation(lambda array, _: PART(array, types.int64))
 def load_part(code: _Code, array: Any, index: Any) -> Any:
-    """HALF neighbours of a contiguous float32 array, from ``index`` on."""
-    return code.builder.load(code.address(array, index, PART.llvm), align=4)
+    """HALF neighbours of a contiguous array, from ``index`` on."""
+    return _read(code, array, index, PART.llvm)
 
 
 @_operation(lambda array, _: SHORT(array, types.int64))
 def load_octet(code: _Code, array: Any, index: Any) -> Any:
-    """OCTET neighbours of a contiguous float32 array, from ``index`` on."""
-    return code.builder.load(code.address(array, index, SHORT.llvm), align=4)
+    """OCTET neighbours of a contiguous array, from ``index`` on."""
+    return _read(code, array, index, SHORT.llvm)
 
 
 @_operation(lambda array, _, value: types.void(array, types.int64, value))
 def store(code: _Code, array: Any, index: Any, value: Any) -> Any:
-    """Write a vector of any length to a contiguous float32 array, from ``index`` on."""
-    code.builder.store(value, code.address(array, index, code.signature.args[2].llvm), align=4)
+    """Write a vector of any length to a contiguous array, from ``index`` on."""
+    _write(code, array, index, value)
+    return code.context.get_dummy_value()
+
+
+@_operation(lambda array, _: types.float32(array, types.int64))
+def item(code: _Code, array: Any, index: Any) -> Any:
+    """``array[index]``; ``index`` is not negative."""
+    return _read(code, array, index, ir.FloatType())
+
+
+@_operation(lambda array, *_: types.void(array, types.int64, types.float32))
+def put(code: _Code, array: Any, index: Any, value: Any) -> Any:
+    """``array[index] = value``; ``index`` is not negative."""
+    _write(code, array, index, value)
     return code.context.get_dummy_value()
 
 
@@ -140,13 +197,13 @@ def spread(code: _Code, scalar: Any) -> Any:
 @_operation(lambda array, _: VECTOR(array, types.int64))
 def spread_item(code: _Code, array: Any, index: Any) -> Any:
     """A vector with ``array[index]`` in every lane; ``index`` is not negative."""
-    return _spread(code, code.builder.load(code.address(array, index, ir.FloatType())))
+    return _spread(code, _read(code, array, index, ir.FloatType()))
 
 
 @_operation(lambda array, _: SHORT(array, types.int64))
 def spread_item_octet(code: _Code, array: Any, index: Any) -> Any:
     """An octet with ``array[index]`` in every lane; ``index`` is not negative."""
-    return _spread(code, code.builder.load(code.address(array, index, ir.FloatType())))
+    return _spread(code, _read(code, array, index, ir.FloatType()))
 
 
 @_operation(lambda *_: VECTOR(VECTOR, VECTOR, VECTOR, VECTOR))

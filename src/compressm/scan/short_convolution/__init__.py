@@ -33,9 +33,10 @@ def short_convolution(
         bias: (channels,).
         window: the last K - 1 inputs before the first, (batch, channels, K - 1); zero if None.
         silu: whether ``act`` is SiLU, ``a sigmoid(a)``, or nothing.
-        form: "kernel" runs compiled kernels (float32 on a CPU), which keep nothing but their operands for the
-            backward pass, "reference" is plain PyTorch, "auto" takes "kernel" where it serves and there is
-            more than one step: a stream has no passes over memory to save, and is exported as it is.
+        form: "kernel" runs compiled kernels (float32 or bfloat16 on a CPU, sums in float32), which keep
+            nothing but their operands for the backward pass, "reference" is plain PyTorch, "auto" takes
+            "kernel" where it serves and there is more than one step: a stream has no passes over memory to
+            save, and is exported as it is.
 
     Returns:
         Outputs, (batch, L, channels), and the last K - 1 inputs, (batch, channels, K - 1).

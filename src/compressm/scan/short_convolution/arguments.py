@@ -12,15 +12,15 @@ def check_form(form: str, x: Tensor) -> None:
         raise ValueError(f"short_convolution: form={form!r} is not known; choose one of {', '.join(FORMS)}")
     if form == "kernel" and not served(x):
         raise ValueError(
-            f"short_convolution: form='kernel' serves float32 on the CPU, but x is {x.dtype} on {x.device}; "
-            "take form='auto'"
+            f"short_convolution: form='kernel' serves float32 and bfloat16 on the CPU, but x is "
+            f"{x.dtype} on {x.device}; take form='auto'"
         )
 
 
 def served(x: Tensor) -> bool:
-    """Whether the kernels serve x's device and dtype; under autocast PyTorch's convolution is wanted."""
-    on_cpu = x.dtype == torch.float32 and x.device.type == "cpu"
-    return on_cpu and not torch.is_autocast_enabled("cpu")
+    """Whether the kernels serve x's device and dtype; autocast wants float32 rounded, which PyTorch does."""
+    plain = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and (plain or x.dtype == torch.bfloat16)
 
 
 def check_operands(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> None:

@@ -1,7 +1,8 @@
-"""The adjoint of the short convolution: a Numba kernel for float32.
+"""The adjoint of the short convolution: Numba kernels.
 
 Work is cut as in the forward kernel. What went into SiLU is computed anew, for a chunk and the K - 1 steps
-after it, whose gradients reach back into the chunk.
+after it, whose gradients reach back into the chunk. Inputs, outputs and their gradients are float32 or
+bfloat16, everything else is float32.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO, array, copy_row, scratch
-from compressm.scan.runtime.pointers import compiled, worker
+from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import load, spread, store
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.functions import sigmoid
@@ -74,8 +75,9 @@ def _pull_inputs(
         copy_row(row, 0, channels, out, t * stride_out)
 
 
-def backward(arguments: Any) -> None:
-    """Kernel; gradients of weights grow from what is there.
+@compiled
+def _backward(arguments: Any, pointer: Any) -> None:
+    """Kernel of inputs and outputs at a ``pointer``; gradients of weights grow from what is there.
 
     Words: worker, workers, batch, L, channels, K, groups, silu; strides of x from sequence to sequence and
     from step to step; whether there are a bias and a window; strides of the gradients of y and of x; whether
@@ -86,12 +88,12 @@ def backward(arguments: Any) -> None:
     words = carray(arguments, (26,))
     batch, L, channels, K, groups, silu = words[2], words[3], words[4], words[5], words[6], words[7]
     per_sequence, stride, past = words[8], words[9], K - 1
-    x = array(words[17], (batch - 1) * per_sequence + (L - 1) * stride + channels)
+    x = carray(pointer(words[17]), ((batch - 1) * per_sequence + (L - 1) * stride + channels,))
     weight, bias = array(words[18], channels * K), array(words[19], words[10] * channels)
     held, told = words[11] * channels * past, words[16] * channels * past
     window, grad_final = array(words[20], batch * held), array(words[22], batch * told)
-    grad_y = array(words[21], (batch - 1) * words[12] + (L - 1) * words[13] + channels)
-    grad_x = array(words[23], (batch - 1) * words[14] + (L - 1) * words[15] + channels)
+    grad_y = carray(pointer(words[21]), ((batch - 1) * words[12] + (L - 1) * words[13] + channels,))
+    grad_x = carray(pointer(words[23]), ((batch - 1) * words[14] + (L - 1) * words[15] + channels,))
     grad_window = array(words[25], batch * held)
     width, chunks = (channels + LANES - 1) // LANES * LANES, (L + STEPS - 1) // STEPS
     sums = array(words[24], batch * groups * (K + 1) * width)
@@ -124,3 +126,13 @@ def backward(arguments: Any) -> None:
             if chunk == 0 and words[11]:
                 _pull_inputs(padded, filters, K, past, after, L, width, row, width, strip, width)
                 write_past(strip, past, channels, width, grad_window[b * held :])
+
+
+def backward_float32(arguments: Any) -> None:
+    """Kernel of float32; words of :func:`_backward`."""
+    _backward(arguments, float32_pointer)
+
+
+def backward_bfloat16(arguments: Any) -> None:
+    """Kernel of bfloat16; words of :func:`_backward`."""
+    _backward(arguments, uint16_pointer)

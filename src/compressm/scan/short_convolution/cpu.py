@@ -1,14 +1,17 @@
-"""The short convolution on a CPU: kernels on operands where they lie."""
+"""The short convolution on a CPU: kernels on operands where they lie.
+
+Inputs, outputs and their gradients are float32 or bfloat16; sums, filters and windows are float32 in kernels.
+"""
 
 import torch
 from torch import Tensor
 
-from compressm.scan.runtime import Kernel, run_kernel
+from compressm.scan.runtime import Kernel, run_kernel, stored
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.short_convolution.layout import blocks_of, groups_of
 
-_FORWARD = Kernel("compressm.scan.short_convolution.forward_kernel", "forward")
-_BACKWARD = Kernel("compressm.scan.short_convolution.backward_kernel", "backward")
+_FORWARD = stored("compressm.scan.short_convolution.forward_kernel", "forward")
+_BACKWARD = stored("compressm.scan.short_convolution.backward_kernel", "backward")
 SMALL = 1 << 15  # inputs: fewer are done before a second thread has started
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -19,9 +22,10 @@ def convolve(
 ) -> tuple[Tensor, Tensor]:
     """Outputs and final window."""
     sizes, given = _words(x, weight, bias, window, silu=silu)
-    y, final = x.new_empty(x.shape), x.new_empty(x.shape[0], x.shape[2], weight.shape[2] - 1)
-    _run(_FORWARD, x, [*sizes, *_addresses(*given, y, final)])
-    return y, final
+    y = x.new_empty(x.shape)
+    final = x.new_empty(x.shape[0], x.shape[2], weight.shape[2] - 1, dtype=torch.float32)
+    _run(_FORWARD[x.dtype], x, [*sizes, *_addresses(*given, y, final)])
+    return y, final.to(x.dtype)
 
 
 def convolve_backward(
@@ -36,15 +40,16 @@ def convolve_backward(
     sizes, given = _words(x, weight, bias, window, silu=silu)
     (batch, L, channels), K = x.shape, weight.shape[2]
     grad_y = x.new_zeros(x.shape) if grad_y is None else _by_rows(grad_y)
-    grad_final = None if grad_final is None else grad_final.contiguous()
+    grad_final = None if grad_final is None else grad_final.float().contiguous()
     grad_x = x.new_empty(x.shape) if grad_x is None else grad_x
-    sums = x.new_zeros(batch * groups_of(batch, L), K + 1, blocks_of(channels) * LANES)
-    grad_window = x.new_empty(0 if window is None else (batch, channels, K - 1))
+    sums = x.new_zeros(batch * groups_of(batch, L), K + 1, blocks_of(channels) * LANES, dtype=torch.float32)
+    grad_window = weight.new_empty(0 if window is None else (batch, channels, K - 1), dtype=torch.float32)
     words = [*sizes, *grad_y.stride()[:2], *grad_x.stride()[:2], int(grad_final is not None)]
-    _run(_BACKWARD, x, [*words, *_addresses(*given, grad_y, grad_final, grad_x, sums, grad_window)])
-    total = sums.sum(0)[:, :channels]
+    addresses = _addresses(*given, grad_y, grad_final, grad_x, sums, grad_window)
+    _run(_BACKWARD[x.dtype], x, [*words, *addresses])
+    total = sums.sum(0)[:, :channels].to(weight.dtype)
     grad_weight = total[:K].mT[:, None].clone(memory_format=torch.contiguous_format)
-    return grad_x, grad_weight, total[K].clone(), grad_window
+    return grad_x, grad_weight, total[K].clone(), grad_window.to(x.dtype if window is None else window.dtype)
 
 
 def _words(
@@ -53,7 +58,7 @@ def _words(
     """Sizes and strides in the kernels' order, and the operands that they read."""
     (batch, L, channels), x = x.shape, _by_rows(x)
     sizes = [batch, L, channels, weight.shape[2], groups_of(batch, L), int(silu), x.stride(0), x.stride(1)]
-    given = [x, weight.contiguous(), *(None if v is None else v.contiguous() for v in (bias, window))]
+    given = [x, *(None if v is None else v.float().contiguous() for v in (weight, bias, window))]
     return [*sizes, int(bias is not None), int(window is not None)], tuple(given)
 
 

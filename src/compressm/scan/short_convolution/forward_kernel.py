@@ -1,7 +1,7 @@
-"""The short causal convolution with bias and SiLU: a Numba kernel for float32.
+"""The short causal convolution with bias and SiLU: Numba kernels.
 
 Each worker takes runs of chunks of steps: steps are independent but for the K - 1 inputs before a chunk,
-which are read again.
+which are read again. Inputs and outputs are float32 or bfloat16, everything else is float32.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from numba import carray
 
 from compressm.scan.runtime.arrays import array, copy_row, scratch
-from compressm.scan.runtime.pointers import compiled, worker
+from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import store
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.functions import sigmoid
@@ -37,8 +37,9 @@ def _convolve(
         copy_row(row, 0, channels, y, start + t * channels)
 
 
-def forward(arguments: Any) -> None:
-    """Kernel.
+@compiled
+def _forward(arguments: Any, pointer: Any) -> None:
+    """Kernel of inputs and outputs at a ``pointer``.
 
     Words: worker, workers, batch, L, channels, K, groups, silu; strides of x from sequence to sequence and
     from step to step; whether there are a bias and a window; x, weight (channels, K), bias, window (batch,
@@ -47,10 +48,10 @@ def forward(arguments: Any) -> None:
     words = carray(arguments, (18,))
     batch, L, channels, K, groups, silu = words[2], words[3], words[4], words[5], words[6], words[7]
     per_sequence, stride, past = words[8], words[9], K - 1
-    x = array(words[12], (batch - 1) * per_sequence + (L - 1) * stride + channels)
+    x = carray(pointer(words[12]), ((batch - 1) * per_sequence + (L - 1) * stride + channels,))
     weight, bias = array(words[13], channels * K), array(words[14], words[10] * channels)
     size, held = channels * past, words[11] * channels * past
-    window, y = array(words[15], batch * held), array(words[16], batch * L * channels)
+    window, y = array(words[15], batch * held), carray(pointer(words[16]), (batch * L * channels,))
     final = array(words[17], batch * size)
     width, chunks = (channels + LANES - 1) // LANES * LANES, (L + STEPS - 1) // STEPS
     filters, strip, row = scratch((K + 1) * width), scratch((STEPS + past) * width), scratch(width)
@@ -68,3 +69,13 @@ def forward(arguments: Any) -> None:
         if group == groups - 1:
             read_past(here, stride, before, L, past, channels, strip, width)
             write_past(strip, past, channels, width, final[b * size :])
+
+
+def forward_float32(arguments: Any) -> None:
+    """Kernel of float32; words of :func:`_forward`."""
+    _forward(arguments, float32_pointer)
+
+
+def forward_bfloat16(arguments: Any) -> None:
+    """Kernel of bfloat16; words of :func:`_forward`."""
+    _forward(arguments, uint16_pointer)

@@ -52,8 +52,8 @@ def _(
     silu: bool,
 ) -> Gradients:
     del grad_y, grad_final, bias, silu
-    grad_window = x.new_empty(0 if window is None else window.shape)
-    return x.new_empty(x.shape), x.new_empty(weight.shape), x.new_empty(x.shape[2]), grad_window
+    grad_window = x.new_empty(0) if window is None else torch.empty_like(window)
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(x.shape[2]), grad_window
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
