@@ -75,6 +75,54 @@ def test_outputs_states_and_gradients_equal_those_in_float64(
     assert largest_error(found, wanted) < (5e-6, "")
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("given", [False, True], ids=["from zero", "from a state"])
+@pytest.mark.parametrize("half", ["autocast", "parameters"])
+def test_in_half_precision_it_rounds_as_its_parts_do(shape: dict[str, Any], given: bool, half: str) -> None:
+    """Against float64, and against the parts in turn: neither may be far the better one."""
+    layer = lively(shape)
+    if half == "parameters":
+        layer = layer.bfloat16()
+    u = torch.randn(2, 37, layer.input_dim).bfloat16()
+    size = sum(torch.Size(s).numel() for s in (layer.window_shape, layer.memory_shape))
+    state = torch.randn(2, size) if given else None
+    exact = in_float64(layer, shape)
+    wanted = results(exact, u.double(), None if state is None else state.double(), "both")
+    inputs = u.float() if half == "autocast" else u
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=half == "autocast"):
+        assert any("_Inner" in name for name in node_names(layer(inputs)[0]))
+        found = results(layer, inputs, state, "both")
+        handle = layer.x_proj.register_forward_hook(lambda *_: None)
+        assert not any("_Inner" in name for name in node_names(layer(inputs)[0]))
+        apart = results(layer, inputs, state, "both")
+        handle.remove()
+    for name, value in apart.items():
+        assert found[name].dtype == value.dtype, name
+    error, name = largest_error(found, wanted)
+    assert error < 0.03, name
+    assert error < 2 * largest_error(apart, wanted)[0], name
+
+
+def test_autocast_leaves_float32_inputs_to_the_parts() -> None:
+    """Whoever puts a float32 projection in front wants the rest rounded none the less."""
+
+    class Precise(torch.nn.Linear):
+        def forward(self, u: Tensor) -> Tensor:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(u.float())
+
+    layer = lively(SHAPES[0])
+    precise = Precise(5, layer.in_proj.weight.shape[0], bias=False)
+    precise.load_state_dict(layer.in_proj.state_dict())
+    layer.in_proj = precise
+    u = torch.randn(2, 9, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = layer(u)
+    assert not any("_Inner" in name for name in node_names(y))
+    assert y.dtype == torch.bfloat16
+
+
 def node_names(y: Tensor) -> set[str]:
     """Names of all nodes of a graph."""
     seen, waiting = set(), [y.grad_fn]

@@ -1,8 +1,11 @@
-"""Mamba's inner part on a CPU in float32: convolution, projections and recurrence as one node of autograd.
+"""Mamba's inner part on a CPU: convolution, projections and recurrence as one node of autograd.
 
 The kernels are those of ``short_convolution`` and ``selective_scan``. As one node, gradients of the slices of
 a projection are written where they belong in the gradient of the whole, instead of being joined afterwards,
 and a small layer does not spend more time between its operators than in them.
+
+In half precision, under autocast or with parameters in bfloat16, what has a row for each step is bfloat16,
+as products make and take it, while convolution and recurrence compute in float32 and carry their state in it.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compressm.scan.runtime.tracing import observed, plain_float32
+from compressm.scan.runtime import STORED
+from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.cpu import LowRank, scan_adjoint, scan_forward, sum_groups
 from compressm.scan.selective.layout import unpack
@@ -56,11 +60,14 @@ class InnerOperands(NamedTuple):
     def served(self) -> bool:
         """Whether :func:`mamba_inner` serves them; if not, its parts by themselves do, or say why not.
 
-        Under autocast, or where operators are watched, the parts are wanted. A single step is left to them
-        too: a stream has no passes over memory to save.
+        Where operators are watched the parts are wanted. A single step is left to them too: a stream has no
+        passes over memory to save.
         """
-        if observed() or torch.is_autocast_enabled("cpu") or not plain_float32(*self):
+        half = self.xz.dtype == torch.bfloat16
+        if observed() or not plain(*self, dtypes=tuple(STORED) if half else (torch.float32,)):
             return False
+        if not half and torch.is_autocast_enabled("cpu"):
+            return False  # autocast wants the inputs rounded, too
         (d, rank, N), batch, K = self.sizes, self.xz.shape[0], self.filters.shape[-1]
         return (
             self.xz.shape[1] > 1
@@ -76,6 +83,11 @@ class InnerOperands(NamedTuple):
             and (self.window is None or self.window.shape == (batch, d, K - 1))
             and (self.state is None or self.state.shape == (batch, d, N))
         )
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """``select`` and ``dt_weight`` of the type that products are made in."""
+        return self.select.to(self.xz.dtype), self.dt_weight.to(self.xz.dtype)
 
 
 def mamba_inner(given: InnerOperands) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,29 +136,38 @@ class _Kept(NamedTuple):
 
 
 def _run(given: InnerOperands, *, keep: bool) -> tuple[tuple[Tensor, Tensor, Tensor], _Kept]:
-    (d, rank, N), (batch, L, _) = given.sizes, given.xz.shape
+    (d, rank, _), (batch, L, _) = given.sizes, given.xz.shape
+    select, dt_weight = given.weights
     x, window = convolve(given.xz[..., :d], given.filters, given.filter_bias, given.window, silu=True)
-    rows = torch.mm(x.view(-1, d), given.select.t())
-    chosen, A = rows.view(batch, L, -1), -torch.exp(given.A_log)
-    delta = None if rank <= LOW_RANK else torch.mm(rows[:, :rank], given.dt_weight.t()).view(batch, L, d)
-    steps = LowRank(chosen[..., :rank], given.dt_weight) if delta is None else delta
-    B, C = chosen[..., rank : rank + N], chosen[..., rank + N :]
+    rows = torch.mm(x.view(-1, d), select.t())
+    chosen, A = rows.view(batch, L, -1), -torch.exp(given.A_log.float())
+    delta = None if rank <= LOW_RANK else torch.mm(rows[:, :rank], dt_weight.t()).view(batch, L, d)
     y, state, plain, before = scan_forward(
-        x, steps, A, B, C, given.D, given.xz[..., d:], given.dt_bias, given.state, softplus=True, keep=keep
-    )
+        x, *_recurrence(given, chosen, delta, A), None if given.state is None else given.state.float(),
+        softplus=True, keep=keep,
+    )  # fmt: skip
     return (y, window, state), _Kept(x, chosen, delta, A, plain, before)
+
+
+def _recurrence(
+    given: InnerOperands, chosen: Tensor, delta: Tensor | None, A: Tensor
+) -> tuple[Tensor | LowRank, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Operands of the recurrence from the time steps to their bias, in the order of its arguments."""
+    d, rank, N = given.sizes
+    steps = LowRank(chosen[..., :rank], given.dt_weight.float()) if delta is None else delta
+    B, C, z = chosen[..., rank : rank + N], chosen[..., rank + N :], given.xz[..., d:]
+    return steps, A, B, C, given.D.float(), z, given.dt_bias.float()
 
 
 def _pull(grads: tuple[Tensor | None, ...], given: InnerOperands, kept: _Kept) -> tuple[Tensor | None, ...]:
     """Gradients of all operands, from those of outputs, window and state."""
     (d, rank, N), (batch, L, _) = given.sizes, given.xz.shape
     grad_y, grad_window, grad_state = grads
-    B, C = kept.chosen[..., rank : rank + N], kept.chosen[..., rank + N :]
+    select, dt_weight = given.weights
     grad_xz, grad_chosen = torch.empty_like(given.xz), torch.empty_like(kept.chosen)
-    z, grad_z, whole = given.xz[..., d:], grad_xz[..., d:], d % LANES == 0
-    steps = LowRank(kept.chosen[..., :rank], given.dt_weight) if kept.delta is None else kept.delta
+    grad_z, whole = grad_xz[..., d:], d % LANES == 0
     scan, low = scan_adjoint(
-        grad_y, grad_state, kept.x, steps, kept.A, B, C, given.D, z, given.dt_bias, kept.plain,
+        grad_y, grad_state, kept.x, *_recurrence(given, kept.chosen, kept.delta, kept.A), kept.plain,
         kept.before, softplus=True, grad_z=grad_z if whole else None,
     )  # fmt: skip
     if not whole:
@@ -159,16 +180,16 @@ def _pull(grads: tuple[Tensor | None, ...], given: InnerOperands, kept: _Kept) -
     else:
         # Products with few columns are quicker with few rows instead.
         grad_delta = scan.delta[..., :d].reshape(-1, d)
-        grad_rows[:, :rank] = torch.mm(given.dt_weight.t().contiguous(), grad_delta.t()).t()
+        grad_rows[:, :rank] = torch.mm(dt_weight.t().contiguous(), grad_delta.t()).t()
         grad_dt_weight = torch.mm(rows[:, :rank].t(), grad_delta).t()
     grad_chosen[..., rank : rank + N] = sum_groups(scan.B, L)
     grad_chosen[..., rank + N :] = sum_groups(scan.C, L)
-    grad_x = scan.u[..., :d].reshape(-1, d).addmm_(grad_rows, given.select).view(batch, L, d)
+    grad_x = scan.u[..., :d].reshape(-1, d).addmm_(grad_rows, select).view(batch, L, d)
     _, grad_filters, grad_bias, before_first = convolve_backward(
         grad_x, grad_window, given.xz[..., :d], given.filters, given.filter_bias, given.window, silu=True,
         grad_x=grad_xz[..., :d],
     )  # fmt: skip
-    return (
+    found = (
         grad_xz,
         grad_filters,
         None if given.filter_bias is None else grad_bias,
@@ -179,4 +200,7 @@ def _pull(grads: tuple[Tensor | None, ...], given: InnerOperands, kept: _Kept) -
         scan.D.sum(0)[:d],
         None if given.window is None else before_first,
         None if given.state is None else unpack(scan.carry, d),
+    )
+    return tuple(
+        None if grad is None or x is None else grad.to(x.dtype) for grad, x in zip(found, given, strict=True)
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compressm.scan.runtime import Kernel, run_kernel
-from compressm.scan.runtime.tracing import observed, plain_float32
+from compressm.scan.runtime.tracing import observed, plain
 
 _MODULE = "compressm.models.rms_norm_kernels"
 _FORWARD, _BACKWARD = Kernel(_MODULE, "rms_norm"), Kernel(_MODULE, "rms_norm_backward")
@@ -32,7 +32,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``(..., H)``."""
         fits = x.shape[-1:] == self.weight.shape and x.numel() > 0
-        if observed() or not fits or not plain_float32(x, self.weight):
+        if observed() or not fits or not plain(x, self.weight):
             return super().forward(x)
         normed: Tensor = _Norm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         return normed

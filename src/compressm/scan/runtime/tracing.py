@@ -18,10 +18,9 @@ def observed() -> bool:
     )
 
 
-def plain_float32(*tensors: Tensor | None) -> bool:
-    """Whether all that are given are float32 on a CPU, and no subclass to whom operators mean more."""
+def plain(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
+    """Whether all that are given are of these types on a CPU, and no subclass to whom operators mean more."""
     return all(
-        x is None
-        or (type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.device.type == "cpu")
+        x is None or (type(x) in (Tensor, nn.Parameter) and x.dtype in dtypes and x.device.type == "cpu")
         for x in tensors
     )

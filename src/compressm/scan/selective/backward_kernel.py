@@ -1,8 +1,8 @@
-"""The adjoint of the selective recurrence: a Numba kernel for float32.
+"""The adjoint of the selective recurrence: Numba kernels.
 
-Layout and loops as in the forward kernel. Time runs against the forward pass, chunk by chunk: for one n after
-the other the chunk's states are computed anew from the one before it, which stay in the first-level cache,
-and then the gradient of the state runs back over them.
+Layout, types and loops as in the forward kernel. Time runs against the forward pass, chunk by chunk: for one
+n after the other the chunk's states are computed anew from the one before it, which stay in the first-level
+cache, and then the gradient of the state runs back over them.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO, array, rows, scratch
-from compressm.scan.runtime.pointers import compiled, worker
+from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import fold, load, load_part, spread, spread_item, store, sum_lanes
 from compressm.scan.runtime.widths import HALF, LANES
 from compressm.scan.selective.channels import SPACING, make_deltas, read_inputs_and_slopes, slices
@@ -136,8 +136,9 @@ def _pull_deltas(
             store(grad_low, at, load_part(grad_low, at) + sum_lanes(products, t * HALF))
 
 
-def backward(arguments: Any) -> None:
-    """Kernel; gradients of A, B, C, D and bias grow from what is there.
+@compiled
+def _backward(arguments: Any, pointer: Any) -> None:
+    """Kernel of rows at a ``pointer``; gradients of A, B, C, D and bias, in float32, grow from what is there.
 
     Words: worker, workers, batch, L, N, blocks, softplus, gated, groups; u, delta, bias, A, B, C, D, z;
     outputs before the gate, states before chunks, gradient of y; gradients of u, delta, z, A (batch, blocks,
@@ -154,18 +155,20 @@ def backward(arguments: Any) -> None:
     strips, padded = batch * blocks, chunks * STEPS
     rank, stride_low = words[37], words[40]
     whole = 0 if rank > 0 else 1
-    u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, whole * L * channels)
-    low = slices(words[38], words[39], stride_low, batch * (1 - whole), L, rank)
+    u = carray(pointer(words[9]), (batch, L * channels))
+    delta = carray(pointer(words[10]), (batch, whole * L * channels))
+    low = slices(pointer(words[38]), words[39], stride_low, batch * (1 - whole), L, rank)
     weight, grad_weight = rows(words[41], blocks, rank * LANES), rows(words[43], strips, rank * LANES)
     grad_low = rows(words[42], groups * batch, rank * padded)
     bias, A, D = array(words[11], channels), rows(words[12], blocks, size), array(words[15], channels)
-    B, stride_B = slices(words[13], words[29], words[30], batch, L, N), words[30]
-    C, stride_C = slices(words[14], words[31], words[32], batch, L, N), words[32]
-    z, stride_z = slices(words[16], words[33], words[34], gated * batch, L, channels), words[34]
-    plain = rows(words[17], batch, gated * L * channels)
-    before, grad_y = rows(words[18], strips, chunks * size), rows(words[19], batch, L * channels)
-    grad_u, grad_delta = rows(words[20], batch, L * channels), rows(words[21], batch, whole * L * channels)
-    grad_z = slices(words[22], words[35], words[36], gated * batch, L, channels)
+    B, stride_B = slices(pointer(words[13]), words[29], words[30], batch, L, N), words[30]
+    C, stride_C = slices(pointer(words[14]), words[31], words[32], batch, L, N), words[32]
+    z, stride_z = slices(pointer(words[16]), words[33], words[34], gated * batch, L, channels), words[34]
+    plain = carray(pointer(words[17]), (batch, gated * L * channels))
+    before, grad_y = rows(words[18], strips, chunks * size), carray(pointer(words[19]), (batch, L * channels))
+    grad_u = carray(pointer(words[20]), (batch, L * channels))
+    grad_delta = carray(pointer(words[21]), (batch, whole * L * channels))
+    grad_z = slices(pointer(words[22]), words[35], words[36], gated * batch, L, channels)
     grad_A, carry = rows(words[23], strips, size), rows(words[28], strips, size)
     grad_B, grad_C = rows(words[24], groups * batch, N * padded), rows(words[25], groups * batch, N * padded)
     grad_D, grad_bias = rows(words[26], batch, channels), rows(words[27], batch, channels)
@@ -220,3 +223,13 @@ def backward(arguments: Any) -> None:
                         u[b], D, channel, start, channels, steps, positive, dt, slopes, dy, grad_dt, grad_v,
                         grad_u[b], grad_delta[b], start, channels, grad_D[b], grad_bias[b],
                     )  # fmt: skip
+
+
+def backward_float32(arguments: Any) -> None:
+    """Kernel of float32; words of :func:`_backward`."""
+    _backward(arguments, float32_pointer)
+
+
+def backward_bfloat16(arguments: Any) -> None:
+    """Kernel of bfloat16; words of :func:`_backward`."""
+    _backward(arguments, uint16_pointer)

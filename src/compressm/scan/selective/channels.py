@@ -5,7 +5,7 @@ from typing import Any
 from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO
-from compressm.scan.runtime.pointers import compiled, float32_pointer
+from compressm.scan.runtime.pointers import compiled
 from compressm.scan.runtime.vectors import load, spread, spread_item, store
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.functions import faded, sigmoid_from, softplus, softplus_from
@@ -16,10 +16,10 @@ SPACING = STEPS * LANES + 5 * LANES
 
 
 @compiled
-def slices(address: Any, per_sequence: Any, stride: Any, batch: Any, L: Any, width: Any) -> Any:
+def slices(pointer: Any, per_sequence: Any, stride: Any, batch: Any, L: Any, width: Any) -> Any:
     """Everything from the first to the last element of ``batch L`` rows that lie at these strides."""
     last = (batch - 1) * per_sequence + (L - 1) * stride + width
-    return carray(float32_pointer(address), (last if batch > 0 else 0,))
+    return carray(pointer, (last if batch > 0 else 0,))
 
 
 @compiled

@@ -1,11 +1,14 @@
-"""The selective recurrence on a CPU: operands brought into the kernels' order, and back."""
+"""The selective recurrence on a CPU: operands brought into the kernels' order, and back.
+
+What has a row for each step is float32 or bfloat16, and so are its gradients; everything else is float32.
+"""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from compressm.scan.runtime import Kernel, run_kernel
+from compressm.scan.runtime import run_kernel, stored
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.layout import (
     STEPS,
@@ -19,8 +22,8 @@ from compressm.scan.selective.layout import (
     unpack,
 )
 
-_FORWARD = Kernel("compressm.scan.selective.forward_kernel", "forward")
-_BACKWARD = Kernel("compressm.scan.selective.backward_kernel", "backward")
+_FORWARD = stored("compressm.scan.selective.forward_kernel", "forward")
+_BACKWARD = stored("compressm.scan.selective.backward_kernel", "backward")
 LOG2_E = 1.4426950408889634
 SMALL = 1 << 16  # states times steps: less is done before a second thread has started
 
@@ -51,7 +54,7 @@ class _Operands(NamedTuple):
         cls, u: Tensor, delta: Tensor | LowRank, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
         z: Tensor | None, bias: Tensor | None,
     ) -> "_Operands":  # fmt: skip
-        none = u.new_zeros(u.shape[2])
+        none = A.new_zeros(u.shape[2])
         return cls(
             u=pad_channels(u),
             delta=u.new_empty(0) if isinstance(delta, LowRank) else pad_channels(delta),
@@ -87,22 +90,23 @@ def scan_forward(
     """Outputs, final state, and with ``keep`` what the backward pass starts from."""
     (batch, L, d), N, gated = u.shape, A.shape[1], z is not None
     given = _Operands.of(u, delta, A, B, C, D, z, bias)
-    y, carry = torch.empty_like(given.u), _carry(state, batch, d, N, u)
-    plain, before = (u.new_empty(size) for size in kept_sizes(u, N, gated=gated, keep=keep))
+    y, carry = torch.empty_like(given.u), _carry(state, batch, d, N, A)
+    kept = kept_sizes(u, N, gated=gated, keep=keep)
+    plain, before = u.new_empty(kept[0]), A.new_empty(kept[1])
     sizes = [batch, L, N, blocks_of(d), int(softplus), int(gated), int(keep)]
     tensors = (*given, y, plain, carry, before)
     low = _packed(delta)
     words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides, *_low_rank_words(low)]
-    run_kernel(_FORWARD, words, _workers(u, N, batch * blocks_of(d)))
+    run_kernel(_FORWARD[u.dtype], words, _workers(u, N, batch * blocks_of(d)))
     return y[..., :d].contiguous(), unpack(carry, d), plain, before
 
 
 class Adjoint(NamedTuple):
     """What the backward kernel makes, in its own order: channels padded to whole vectors, parts not summed.
 
-    Gradients of u, delta and z ``(batch, L, channels)``; of A ``(batch, blocks, N, LANES)``; of B and C
-    ``(groups, batch, N, whole chunks of steps)``; of D and bias ``(batch, channels)``; ``carry``, that of the
-    initial state, ``(batch, blocks, N, LANES)``.
+    Gradients of u, delta and z ``(batch, L, channels)``, of their type. In float32 those of A ``(batch,
+    blocks, N, LANES)``; of B and C ``(groups, batch, N, whole chunks of steps)``; of D and bias ``(batch,
+    channels)``; ``carry``, that of the initial state, ``(batch, blocks, N, LANES)``.
     """
 
     u: Tensor
@@ -157,9 +161,9 @@ def scan_adjoint(
     grad_y = torch.zeros_like(given.u) if grad_y is None else pad_channels(grad_y)
     if grad_z is None:
         grad_z = u.new_empty((0, 0, 0) if z is None else given.u.shape)
-    carry = _carry(grad_final, batch, d, N, u)
-    grad_B, grad_C = u.new_zeros(2, groups, batch, N, chunks_of(L) * STEPS)
-    grad_D, grad_bias = u.new_zeros(2, batch, given.D.shape[0])
+    carry = _carry(grad_final, batch, d, N, A)
+    grad_B, grad_C = A.new_zeros(2, groups, batch, N, chunks_of(L) * STEPS)
+    grad_D, grad_bias = A.new_zeros(2, batch, given.D.shape[0])
     made = Adjoint(
         u=torch.empty_like(given.u),
         delta=torch.empty_like(given.delta),
@@ -176,11 +180,11 @@ def scan_adjoint(
     low = _packed(delta)
     rank = 0 if low is None else low.rows.shape[2]
     grad_low = LowRank(
-        u.new_zeros(groups, batch, rank, chunks_of(L) * STEPS), u.new_zeros(*carry.shape[:2], rank, LANES)
+        A.new_zeros(groups, batch, rank, chunks_of(L) * STEPS), A.new_zeros(*carry.shape[:2], rank, LANES)
     )
     words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides, *grad_z.stride()[:2]]
     words += [*_low_rank_words(low), *(x.data_ptr() for x in grad_low)]
-    run_kernel(_BACKWARD, words, _workers(u, N, batch * groups))
+    run_kernel(_BACKWARD[u.dtype], words, _workers(u, N, batch * groups))
     return made, grad_low
 
 

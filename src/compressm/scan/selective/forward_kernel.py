@@ -1,4 +1,4 @@
-"""The selective recurrence: a Numba kernel for float32.
+"""The selective recurrence: Numba kernels.
 
 A vector holds one state of LANES neighbouring channels, so any number of states costs its share, and time is
 cut into chunks whose inputs and outputs stay in the first-level cache. Within a chunk the loop over states is
@@ -6,7 +6,8 @@ outside and the loop over time inside: the running state never leaves its regist
 
 Layout: u, delta, z, y (batch, L, channels), channels padded to whole vectors; B, C (batch, L, N); rows of z,
 B and C may be parts of longer ones, as slices of a projection are. A, in units of log 2, (blocks, N, LANES);
-states (batch, blocks, N, LANES); states before chunks (batch, blocks, chunks, N, LANES).
+states (batch, blocks, N, LANES); states before chunks (batch, blocks, chunks, N, LANES). What has a row for
+each step is float32 or bfloat16, everything else, arithmetic included, is float32.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from numba import carray
 
 from compressm.scan.runtime.arrays import array, rows, scratch
-from compressm.scan.runtime.pointers import compiled, worker
+from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import load, spread_item, store
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.channels import SPACING, make_deltas, read_inputs, slices
@@ -58,8 +59,9 @@ def _write_outputs(
         store(y, at, value)
 
 
-def forward(arguments: Any) -> None:
-    """Kernel; what is kept is for the backward pass.
+@compiled
+def _forward(arguments: Any, pointer: Any) -> None:
+    """Kernel of rows at a ``pointer``; what is kept is for the backward pass.
 
     Words: worker, workers, batch, L, N, blocks, softplus, gated, keep; u, delta, bias, A, B, C, D, z; y,
     outputs before the gate, state (before, then after), states before chunks; strides of B, C and z from
@@ -72,15 +74,17 @@ def forward(arguments: Any) -> None:
     channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
     rank, stride_low = words[27], words[30]
     whole = 0 if rank > 0 else 1
-    u, delta = rows(words[9], batch, L * channels), rows(words[10], batch, whole * L * channels)
-    low = slices(words[28], words[29], stride_low, batch * (1 - whole), L, rank)
+    u = carray(pointer(words[9]), (batch, L * channels))
+    delta = carray(pointer(words[10]), (batch, whole * L * channels))
+    low = slices(pointer(words[28]), words[29], stride_low, batch * (1 - whole), L, rank)
     weight = rows(words[31], blocks, rank * LANES)
     bias, A, D = array(words[11], channels), rows(words[12], blocks, size), array(words[15], channels)
-    B, stride_B = slices(words[13], words[21], words[22], batch, L, N), words[22]
-    C, stride_C = slices(words[14], words[23], words[24], batch, L, N), words[24]
-    z, stride_z = slices(words[16], words[25], words[26], gated * batch, L, channels), words[26]
-    y = rows(words[17], batch, L * channels)
-    plain, state = rows(words[18], batch, gated * keep * L * channels), rows(words[19], batch * blocks, size)
+    B, stride_B = slices(pointer(words[13]), words[21], words[22], batch, L, N), words[22]
+    C, stride_C = slices(pointer(words[14]), words[23], words[24], batch, L, N), words[24]
+    z, stride_z = slices(pointer(words[16]), words[25], words[26], gated * batch, L, channels), words[26]
+    y = carray(pointer(words[17]), (batch, L * channels))
+    plain = carray(pointer(words[18]), (batch, gated * keep * L * channels))
+    state = rows(words[19], batch * blocks, size)
     before = rows(words[20], batch * blocks, keep * chunks * size)
     memory = scratch(3 * SPACING)
     dt, v, out = memory, memory[SPACING:], memory[2 * SPACING :]
@@ -110,3 +114,13 @@ def forward(arguments: Any) -> None:
             )  # fmt: skip
             gate = z[gated * (b * words[25] + first * stride_z + block * LANES) :]
             _write_outputs(out, gate, stride_z, y[b], plain[b], start, channels, steps, gated, keep)
+
+
+def forward_float32(arguments: Any) -> None:
+    """Kernel of float32; words of :func:`_forward`."""
+    _forward(arguments, float32_pointer)
+
+
+def forward_bfloat16(arguments: Any) -> None:
+    """Kernel of bfloat16; words of :func:`_forward`."""
+    _forward(arguments, uint16_pointer)
