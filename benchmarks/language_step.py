@@ -1,16 +1,18 @@
 """A training step of small language models at falling state sizes: what a cut is worth in time.
 
-python benchmarks/language_step.py [--rounds 7] [--threads 1] [--device cuda] [--json FILE] [--figure FILE]
+python benchmarks/language_step.py [--rounds 7] [--threads 1] [--bf16] [--device cuda] [--json FILE]
+    [--figure FILE]
 
 benchmarks/results/language-step.json and language-step.png were made, on two cores, with
 python benchmarks/language_step.py --threads 2 --json benchmarks/results/language-step.json \\
     --figure benchmarks/results/language-step.png
-language-step-mamba.json with --threads 2 --mixers mamba --rounds 15, language-step-mamba-1.json with
---threads 1 --mixers mamba --rounds 9.
+language-step-mamba.json with --threads 2 --mixers mamba --rounds 25 --bf16, language-step-mamba-1.json with
+--threads 1 and the same.
 
 Two layers, 64 channels, 16 sequences of 128 tokens, unless told otherwise (a GPU waits for its launches at
-this size: try --layers 4 --dim 512 --length 1024 there); forward, cross entropy, backward, AdamW. Sizes of a
-layer take turns round by round, so that their ratio holds on a machine whose speed drifts.
+this size: try --layers 4 --dim 512 --length 1024 there); forward, cross entropy, backward, AdamW, as training
+runs them, which keep the memory of the step before. Sizes of a layer, and precisions, take turns round by
+round, so that their ratio holds on a machine whose speed drifts. --bf16 measures steps under autocast, too.
 """
 
 import argparse
@@ -25,6 +27,8 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from compressm.models import LanguageModel
+from compressm.training import keep_freed_memory
+from compressm.training.device import Precision, autocast
 
 VOCABULARY = 67
 SIZES = {
@@ -45,19 +49,23 @@ def main() -> None:
     for name, default in (("layers", 2), ("dim", 64), ("batch", 16), ("length", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--mixers", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    medians = {mixer: measure(mixer, given) for mixer in given.mixers}
+    keep_freed_memory()
+    medians: dict[str, dict[int, float]] = {}
+    for mixer in given.mixers:
+        medians |= measure(mixer, given)
     where = torch.cuda.get_device_name() if given.device == "cuda" else f"{given.threads} threads"
     print(f"{where}, median of {given.rounds} rounds\n")
     print("| layer | states | step, ms | times faster |\n|---|---:|---:|---:|")
-    for mixer, seconds in medians.items():
-        largest = seconds[SIZES[mixer][0]]
+    for name, seconds in medians.items():
+        largest = max(seconds)
         for size, median in seconds.items():
-            print(f"| {mixer} | {size} | {1e3 * median:.1f} | {largest / median:.2f} |")
+            print(f"| {name} | {size} | {1e3 * median:.1f} | {seconds[largest] / median:.2f} |")
     if given.json is not None:
         found = {
             "threads": given.threads,
@@ -71,21 +79,33 @@ def main() -> None:
         draw(medians).savefig(given.figure, dpi=150, bbox_inches="tight")
 
 
-def measure(mixer: str, given: argparse.Namespace) -> dict[int, float]:
-    """Median seconds of a step at each size."""
-    steps = {size: make_step(mixer, size, given) for size in SIZES[mixer]}
+def measure(mixer: str, given: argparse.Namespace) -> dict[str, dict[int, float]]:
+    """Median seconds of a step at each size, by the mixer's name and precision."""
+    precisions: list[Precision] = ["float32", "bf16"] if given.bf16 else ["float32"]
+    steps = {
+        (precision, size): make_step(mixer, size, given, precision)
+        for precision in precisions
+        for size in SIZES[mixer]
+    }
     for step in steps.values():
         step()
-    seconds: dict[int, list[float]] = {size: [] for size in steps}
+    seconds: dict[tuple[Precision, int], list[float]] = {key: [] for key in steps}
     for _ in range(given.rounds):
-        for size, step in steps.items():
+        for key, step in steps.items():
             began = time.perf_counter()
             step()
-            seconds[size].append(time.perf_counter() - began)
-    return {size: statistics.median(taken) for size, taken in seconds.items()}
+            seconds[key].append(time.perf_counter() - began)
+    return {
+        mixer if precision == "float32" else f"{mixer} {precision}": {
+            size: statistics.median(seconds[precision, size]) for size in SIZES[mixer]
+        }
+        for precision in precisions
+    }
 
 
-def make_step(mixer: str, size: int, given: argparse.Namespace) -> Callable[[], None]:
+def make_step(
+    mixer: str, size: int, given: argparse.Namespace, precision: Precision = "float32"
+) -> Callable[[], None]:
     """A training step, ready to run, that ends when the device has done it."""
     torch.manual_seed(0)
     model = LanguageModel(
@@ -96,8 +116,10 @@ def make_step(mixer: str, size: int, given: argparse.Namespace) -> Callable[[], 
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        logits = model(tokens[:, :-1])
-        F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
+        with autocast(torch.device(given.device), precision):
+            logits = model(tokens[:, :-1])
+            loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if given.device == "cuda":
             torch.cuda.synchronize()
@@ -110,8 +132,8 @@ def draw(medians: dict[str, dict[int, float]]) -> Figure:
     figure = Figure(figsize=(5.4, 3.6))
     axes = figure.add_subplot()
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    for colour, (mixer, seconds) in zip(colours, medians.items(), strict=False):
-        axes.plot(list(seconds), [1e3 * s for s in seconds.values()], "o-", color=colour, label=mixer)
+    for colour, (name, seconds) in zip(colours, medians.items(), strict=False):
+        axes.plot(list(seconds), [1e3 * s for s in seconds.values()], "o-", color=colour, label=name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks([4, 8, 16, 32, 64, 128], ["4", "8", "16", "32", "64", "128"])

@@ -194,7 +194,9 @@ class Mamba(WindowedLayer):
         return dt, B, C
 
     def _project(self, y: Tensor) -> Tensor:
-        projected: Tensor = self.out_proj(y.to(self.out_proj.weight.dtype))
+        if not torch.is_autocast_enabled(y.device.type):  # which converts by itself
+            y = y.to(self.out_proj.weight.dtype)
+        projected: Tensor = self.out_proj(y)
         return projected
 
     def extra_repr(self) -> str:
