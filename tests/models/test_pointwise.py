@@ -130,14 +130,68 @@ def test_without_dropout_and_in_other_types_pytorch_does_the_work() -> None:
     assert gelu_dropout(torch.empty(0, 4), 0.5).shape == (0, 4)
 
 
+@pytest.mark.parametrize("p", [0.0, 0.25])
+def test_under_autocast_gelu_is_rounded_and_nothing_else(p: float) -> None:
+    (y,) = leaves(70, 1025, count=1)
+    torch.manual_seed(1)
+    wanted = gelu_dropout(y, p)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = gelu_dropout(y, p)
+    assert torch.equal(out, wanted.bfloat16())
+    grad = torch.randn(70, 1025).bfloat16()
+    (found,) = torch.autograd.grad(out, y, grad)
+    assert torch.equal(found, torch.autograd.grad(wanted, y, grad.float())[0])
+
+
+@pytest.mark.parametrize("p", [0.0, 0.25])
+def test_a_gate_reads_products_in_half_precision_as_they_are(p: float) -> None:
+    x, a, b = leaves(70, 1025, count=3)
+    halves = [given.detach().bfloat16().requires_grad_() for given in (a, b)]
+    wide = [half.detach().float().requires_grad_() for half in halves]
+    results = []
+    for operands in (halves, wide):
+        torch.manual_seed(2)
+        results.append(gate_dropout_residual(x, *operands, p))
+    assert results[0].dtype == torch.float32
+    assert torch.equal(*results)
+    grad = torch.randn(70, 1025)
+    found = torch.autograd.grad(results[0], halves, grad)
+    wanted = torch.autograd.grad(results[1], wide, grad)
+    for half, whole in zip(found, wanted, strict=True):
+        assert torch.equal(half, whole.bfloat16())
+
+
+@pytest.mark.parametrize("channels", [6, 70])
+def test_a_gated_unit_under_autocast_keeps_the_residual_stream_in_float32(channels: int) -> None:
+    torch.manual_seed(4)
+    x, hidden = torch.randn(3, 41, channels, requires_grad=True), torch.randn(3, 41, 5, requires_grad=True)
+    weight = torch.randn(2 * channels, 5, requires_grad=True)
+    operands = (x, hidden, weight, torch.randn(2 * channels, requires_grad=True))
+    wanted = glu_dropout_residual(*operands, 0.1**9)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = glu_dropout_residual(*operands, 0.1**9)
+    assert found.dtype == torch.float32
+    assert "glu" in found.grad_fn.name() or "gate" in found.grad_fn.name()
+    assert relative(found, wanted.double()) < 0.01
+    for half, whole in zip(
+        torch.autograd.grad(found.sum(), operands), torch.autograd.grad(wanted.sum(), operands), strict=True
+    ):
+        assert half.dtype == torch.float32
+        assert relative(half, whole.double()) < 0.02
+
+
 def test_operators_are_registered_correctly() -> None:
     y, a, b = (torch.randn(3, 8, requires_grad=True) for _ in range(3))
     seed = torch.tensor([12345])
     torch.library.opcheck(pointwise_ops.gelu_op, (y, seed, 0.2))
+    torch.library.opcheck(pointwise_ops.gelu_op, (y, seed, 0.2, True))
     torch.library.opcheck(pointwise_ops.gate_op, (y, a, b, seed, 0.2))
     both, bias = torch.randn(3, 16, requires_grad=True), torch.randn(16, requires_grad=True)
     torch.library.opcheck(pointwise_ops.glu_op, (y, both, bias, seed, 0.2))
     torch.library.opcheck(pointwise_ops.glu_op, (y, both, None, seed, 0.2))
+    half = both.detach().bfloat16().requires_grad_()
+    torch.library.opcheck(pointwise_ops.glu_op, (y, half, None, seed, 0.2))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.25])

@@ -22,17 +22,24 @@ ONE_PRODUCT = 64
 def gelu_dropout(y: Tensor, p: float) -> Tensor:
     """``dropout(gelu(y))``; each element is dropped on its own, with probability ``p`` in ``[0, 1)``.
 
-    On the kernels ``p`` is rounded to a multiple of 2^-32 and the scale belongs to the rounded value.
+    On the kernels ``p`` is rounded to a multiple of 2^-32 and the scale belongs to the rounded value. On a
+    CPU under autocast they give bfloat16.
     """
     if not _served(y, p):
         return F.dropout(F.gelu(y), p)
-    out: Tensor = gelu_op(y, _seed(y, p), p)
+    # Autocast takes it to a product in bfloat16: rounded here, it passes through memory once and in half.
+    half = (
+        y.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
+    out: Tensor = gelu_op(y, _seed(y, p), p, half)
     return out
 
 
 def gate_dropout_residual(x: Tensor, a: Tensor, b: Tensor, p: float) -> Tensor:
     """``x + dropout(a * sigmoid(b))``; dropout as in :func:`gelu_dropout`."""
-    if not (_served(x, p) and _served(a, p) and _served(b, p)):
+    if not _served(x, p, a, b):
         return x + F.dropout(a * torch.sigmoid(b), p)
     out: Tensor = gate_op(x, a, b, _seed(x, p), p)
     return out
@@ -58,17 +65,17 @@ def glu_dropout_residual(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor
         # read again. Under autocast the product may be in half precision: the kernel reads it as it is.
         on_cuda: Tensor = glu_op(x, F.linear(hidden, weight), bias, _seed(x, p), p)
         return on_cuda
-    # Under autocast the product may be in half precision; the residual stream is not.
-    both = F.linear(hidden, weight, bias).to(x.dtype)
-    if not (_served(x, p) and _served(both, p)):
-        a, b = both.chunk(2, dim=-1)
+    both = F.linear(hidden, weight, bias)
+    if not _served(x, p, both):
+        # Under autocast the product may be in half precision; the residual stream is not.
+        a, b = both.to(x.dtype).chunk(2, dim=-1)
         return x + F.dropout(a * torch.sigmoid(b), p)
     out: Tensor = glu_op(x, both, None, _seed(x, p), p)
     return out
 
 
-def _served(x: Tensor, p: float) -> bool:
-    if not serves(x) or x.numel() >= MAX_ELEMENTS:
+def _served(x: Tensor, p: float, *products: Tensor) -> bool:
+    if not serves(x, *products) or x.numel() >= MAX_ELEMENTS:
         return False
     # Without dropout the gain is in the passes over memory, and a few steps of a stream have none to save.
     return x.numel() > 0 if p > 0 else x.numel() >= WORTH_A_KERNEL

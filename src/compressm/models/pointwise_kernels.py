@@ -1,8 +1,11 @@
-"""The pointwise parts of a block, each in one pass over memory: Numba kernels for float32 on a CPU.
+"""The pointwise parts of a block, each in one pass over memory: Numba kernels for a CPU.
 
 Everything is a loop over flat arrays without branches, which LLVM turns into the widest vectors there are;
 so the exponential is written out, and dropout's mask is a hash of the element's number: computed anew in the
 backward pass instead of being stored.
+
+What comes from a product or goes to one is float32 or, under autocast, bfloat16; everything else, arithmetic
+included, is float32.
 """
 
 from typing import Any
@@ -12,7 +15,8 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from compressm.scan.runtime.pointers import compiled, float32_pointer, worker
+from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
+from compressm.scan.runtime.vectors import item, put
 
 CHUNK = 1 << 10  # elements whose mask is made at once
 SQRT_HALF = np.float32(0.7071067811865476)
@@ -107,34 +111,35 @@ def _share(count: Any, number: Any, workers: Any) -> Any:
 def _gelu(y: Any, kept: Any, out: Any) -> None:
     for i in range(kept.size):
         below, _ = _normal(y[i])
-        out[i] = y[i] * below * kept[i]
+        put(out, i, y[i] * below * kept[i])
 
 
 @compiled
 def _gelu_backward(y: Any, kept: Any, grad: Any, grad_y: Any) -> None:
     for i in range(kept.size):
         below, density = _normal(y[i])
-        grad_y[i] = grad[i] * (below + y[i] * density) * kept[i]
+        grad_y[i] = item(grad, i) * (below + y[i] * density) * kept[i]
 
 
 @compiled
 def _gate(x: Any, a: Any, b: Any, kept: Any, out: Any) -> None:
     for i in range(kept.size):
-        out[i] = x[i] + a[i] * _sigmoid(b[i]) * kept[i]
+        out[i] = x[i] + item(a, i) * _sigmoid(item(b, i)) * kept[i]
 
 
 @compiled
 def _gate_backward(a: Any, b: Any, kept: Any, grad: Any, grad_a: Any, grad_b: Any) -> None:
     for i in range(kept.size):
-        open_ = _sigmoid(b[i])
+        open_ = _sigmoid(item(b, i))
         passed = grad[i] * kept[i]
-        grad_a[i] = passed * open_
-        grad_b[i] = passed * a[i] * open_ * (ONE - open_)
+        put(grad_a, i, passed * open_)
+        put(grad_b, i, passed * item(a, i) * open_ * (ONE - open_))
 
 
-# Every kernel's words: worker, workers, count, seed, threshold and scale (in units of 2^-32), then arrays of
-# float32, ``count`` each. A chunk's mask is made first, in the first-level cache: in one loop with the rest
-# the compiler runs out of registers, at twice the time.
+# Every kernel's words: worker, workers, count, seed, threshold and scale (in units of 2^-32), then arrays,
+# ``count`` each. ``half`` makes a pointer to what comes from a product or goes to one. A chunk's mask is made
+# first, in the first-level cache: in one loop with the rest the compiler runs out of registers, at twice the
+# time.
 
 
 @compiled
@@ -143,13 +148,14 @@ def _setting(words: Any) -> Any:
     return words[3], np.uint32(words[4]), scale
 
 
-def gelu_dropout(arguments: Any) -> None:
-    """``out = gelu(y) * kept``. Arrays: y, out."""
+@compiled
+def _gelu_dropout(arguments: Any, half: Any) -> None:
+    """``out = gelu(y) * kept``. Arrays: y, out (``half``)."""
     words = carray(arguments, (8,))
     number, workers = worker(words)
     first, last = _share(words[2], number, workers)
     seed, threshold, scale = _setting(words)
-    y, out = (carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[7]), (words[2],)))
+    y, out = carray(float32_pointer(words[6]), (words[2],)), carray(half(words[7]), (words[2],))
     mask = np.empty(CHUNK, np.float32)
     for start in range(first, last, CHUNK):
         stop = min(start + CHUNK, last)
@@ -158,13 +164,14 @@ def gelu_dropout(arguments: Any) -> None:
         _gelu(y[start:stop], kept, out[start:stop])
 
 
-def gelu_dropout_backward(arguments: Any) -> None:
-    """Gradient of y. Arrays: y, grad, grad_y."""
+@compiled
+def _gelu_dropout_backward(arguments: Any, half: Any) -> None:
+    """Gradient of y. Arrays: y, grad (``half``), grad_y."""
     words = carray(arguments, (9,))
     number, workers = worker(words)
     first, last = _share(words[2], number, workers)
     seed, threshold, scale = _setting(words)
-    y, grad = carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[7]), (words[2],))
+    y, grad = carray(float32_pointer(words[6]), (words[2],)), carray(half(words[7]), (words[2],))
     grad_y = carray(float32_pointer(words[8]), (words[2],))
     mask = np.empty(CHUNK, np.float32)
     for start in range(first, last, CHUNK):
@@ -182,10 +189,12 @@ def _gate_setting(words: Any) -> Any:
     return words[6], words[7], rows, rows * number // workers, rows * (number + 1) // workers
 
 
-def gate(arguments: Any) -> None:
+@compiled
+def _gate_dropout(arguments: Any, half: Any) -> None:
     """``out = x + a * sigmoid(b) * kept``, row by row.
 
-    Words after the setting: width of a row, stride of the rows of a and b. Arrays: x, a, b, out.
+    Words after the setting: width of a row, stride of the rows of a and b. Arrays: x, a and b (``half``),
+    out.
     """
     words = carray(arguments, (12,))
     width, stride, rows, first, last = _gate_setting(words)
@@ -194,31 +203,68 @@ def gate(arguments: Any) -> None:
         carray(float32_pointer(words[8]), (rows, width)),
         carray(float32_pointer(words[11]), (rows, width)),
     )
-    a, b = (
-        carray(float32_pointer(words[9]), (rows, stride)),
-        carray(float32_pointer(words[10]), (rows, stride)),
-    )
+    a, b = carray(half(words[9]), (rows, stride)), carray(half(words[10]), (rows, stride))
     kept = np.empty(width, np.float32)
     for row in range(first, last):
         _fill(kept, np.uint32(row * width), seed, threshold, scale)
         _gate(x[row], a[row, :width], b[row, :width], kept, out[row])
 
 
-def gate_backward(arguments: Any) -> None:
-    """Gradients of a and b, with their strides. Words as :func:`gate`. Arrays: a, b, grad, grad_a, grad_b."""
+@compiled
+def _gate_dropout_backward(arguments: Any, half: Any) -> None:
+    """Gradients of a and b, with their strides. Words as :func:`_gate_dropout`.
+
+    Arrays: a and b (``half``), grad, gradients of a and b (``half``).
+    """
     words = carray(arguments, (13,))
     width, stride, rows, first, last = _gate_setting(words)
     seed, threshold, scale = _setting(words)
-    a, b = (
-        carray(float32_pointer(words[8]), (rows, stride)),
-        carray(float32_pointer(words[9]), (rows, stride)),
-    )
+    a, b = carray(half(words[8]), (rows, stride)), carray(half(words[9]), (rows, stride))
     grad = carray(float32_pointer(words[10]), (rows, width))
-    grad_a = carray(float32_pointer(words[11]), (rows, stride))
-    grad_b = carray(float32_pointer(words[12]), (rows, stride))
+    grad_a, grad_b = carray(half(words[11]), (rows, stride)), carray(half(words[12]), (rows, stride))
     kept = np.empty(width, np.float32)
     for row in range(first, last):
         _fill(kept, np.uint32(row * width), seed, threshold, scale)
         _gate_backward(
             a[row, :width], b[row, :width], kept, grad[row], grad_a[row, :width], grad_b[row, :width]
         )
+
+
+def gelu_dropout_float32(arguments: Any) -> None:
+    """Kernel of :func:`_gelu_dropout` for products in float32."""
+    _gelu_dropout(arguments, float32_pointer)
+
+
+def gelu_dropout_bfloat16(arguments: Any) -> None:
+    """Kernel of :func:`_gelu_dropout` for products in bfloat16."""
+    _gelu_dropout(arguments, uint16_pointer)
+
+
+def gelu_dropout_backward_float32(arguments: Any) -> None:
+    """Kernel of :func:`_gelu_dropout_backward` for products in float32."""
+    _gelu_dropout_backward(arguments, float32_pointer)
+
+
+def gelu_dropout_backward_bfloat16(arguments: Any) -> None:
+    """Kernel of :func:`_gelu_dropout_backward` for products in bfloat16."""
+    _gelu_dropout_backward(arguments, uint16_pointer)
+
+
+def gate_float32(arguments: Any) -> None:
+    """Kernel of :func:`_gate_dropout` for products in float32."""
+    _gate_dropout(arguments, float32_pointer)
+
+
+def gate_bfloat16(arguments: Any) -> None:
+    """Kernel of :func:`_gate_dropout` for products in bfloat16."""
+    _gate_dropout(arguments, uint16_pointer)
+
+
+def gate_backward_float32(arguments: Any) -> None:
+    """Kernel of :func:`_gate_dropout_backward` for products in float32."""
+    _gate_dropout_backward(arguments, float32_pointer)
+
+
+def gate_backward_bfloat16(arguments: Any) -> None:
+    """Kernel of :func:`_gate_dropout_backward` for products in bfloat16."""
+    _gate_dropout_backward(arguments, uint16_pointer)

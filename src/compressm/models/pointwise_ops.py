@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 
 from compressm.models import pointwise_cpu
+from compressm.scan.runtime import STORED
 from compressm.scan.runtime.tiles import on_triton
 
 
-def serves(x: Tensor) -> bool:
-    """Whether there are kernels for this tensor's type on its device."""
-    return on_triton(x) or (x.device.type == "cpu" and x.dtype == torch.float32)
+def serves(x: Tensor, *products: Tensor) -> bool:
+    """Whether there are kernels for this tensor and what products have made for it.
+
+    On a CPU the tensor is float32; products are, or they are in bfloat16, as autocast makes them.
+    """
+    if x.device.type == "cpu":
+        types = {product.dtype for product in products}
+        return x.dtype == torch.float32 and len(types) <= 1 and types <= set(STORED)
+    return all(on_triton(given) for given in (x, *products))
 
 
 def _kernels(like: Tensor) -> Any:
@@ -25,14 +32,14 @@ def _kernels(like: Tensor) -> Any:
     return importlib.import_module("compressm.models.pointwise_triton") if cuda else pointwise_cpu
 
 
-def _contiguous(like: Tensor) -> Tensor:
-    return torch.empty_like(like, memory_format=torch.contiguous_format)
+def _contiguous(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("compressm::gelu_dropout", mutates_args=())
-def gelu_op(y: Tensor, seed: Tensor, p: float) -> Tensor:
-    """``dropout(gelu(y))``."""
-    out: Tensor = _kernels(y).gelu(y, seed, p)
+def gelu_op(y: Tensor, seed: Tensor, p: float, half: bool = False) -> Tensor:
+    """``dropout(gelu(y))``, with ``half`` in bfloat16."""
+    out: Tensor = _kernels(y).gelu(y, seed, p, half)
     return out
 
 
@@ -74,9 +81,9 @@ def glu_backward_op(
 
 
 @gelu_op.register_fake
-def _(y: Tensor, seed: Tensor, p: float) -> Tensor:
+def _(y: Tensor, seed: Tensor, p: float, half: bool = False) -> Tensor:
     del seed, p
-    return _contiguous(y)
+    return _contiguous(y, torch.bfloat16 if half else y.dtype)
 
 
 @gelu_backward_op.register_fake
@@ -111,13 +118,13 @@ def _(both: Tensor, bias: Tensor | None, grad: Tensor, seed: Tensor, p: float) -
 
 def _save_gelu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     del output
-    y, seed, ctx.p = inputs
+    y, seed, ctx.p, _ = inputs
     ctx.save_for_backward(y, seed)
 
 
 def _differentiate_gelu(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     y, seed = ctx.saved_tensors
-    return gelu_backward_op(y, grad, seed, ctx.p), None, None
+    return gelu_backward_op(y, grad, seed, ctx.p), None, None, None
 
 
 def _save_gate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

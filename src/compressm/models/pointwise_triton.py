@@ -11,10 +11,10 @@ from compressm.models import pointwise_triton_kernels as kernels
 from compressm.scan.runtime.tiles import LAUNCH, TILE, Tiles, programs_wanted
 
 
-def gelu(y: Tensor, seed: Tensor, p: float) -> Tensor:
-    """``dropout(gelu(y))``."""
+def gelu(y: Tensor, seed: Tensor, p: float, half: bool = False) -> Tensor:
+    """``dropout(gelu(y))``, with ``half`` in bfloat16."""
     y = y.contiguous()
-    out = torch.empty_like(y)
+    out = torch.empty_like(y, dtype=torch.bfloat16 if half else y.dtype)
     with torch.cuda.device(y.get_device()):
         kernels.gelu[_grid(y)](y, out, seed, y.numel(), *_dropout(p), **_flat(p))
     return out
