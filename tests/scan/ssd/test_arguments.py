@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from compressm.scan.ssd import arguments, linear_attention_scan
+from compressm.scan.ssd import linear_attention_scan
 
 
 def wrong(name: str, value: Any, error: type[Exception], message: str) -> Any:
@@ -43,7 +43,7 @@ def test_a_wrong_operand_is_named(
 def test_wrong_options_are_named(oracle: SimpleNamespace) -> None:
     given = oracle.operands(2, 7, 2, 3, 4, torch.float32, per_channel=False)
     with pytest.raises(
-        ValueError, match="form='fast' is not known; choose one of auto, chunked, reference, triton"
+        ValueError, match="form='fast' is not known; choose one of auto, chunked, recurrent, reference"
     ):
         linear_attention_scan(**given, form="fast")
     for size in (0, 48):
@@ -51,12 +51,12 @@ def test_wrong_options_are_named(oracle: SimpleNamespace) -> None:
             linear_attention_scan(**given, chunk_size=size)
 
 
-def test_the_kernels_are_asked_only_for_what_they_serve(
-    oracle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kernels_are_asked_only_for_what_they_serve(oracle: SimpleNamespace) -> None:
     given = oracle.operands(2, 7, 2, 3, 4, torch.float32, per_channel=False)
     with pytest.raises(ValueError, match=r"'triton' serves float32 .* but q is torch.float32 on cpu; take"):
         linear_attention_scan(**given, form="triton")
-    monkeypatch.setattr(arguments, "served", lambda _: True)
-    with pytest.raises(ValueError, match=r"chunk_size=16 is for form='chunked'; form='triton' has chunks"):
-        linear_attention_scan(**given, form="triton", chunk_size=16)
+    with pytest.raises(ValueError, match=r"chunk_size=16 is for form='chunked'; form='recurrent' has chunks"):
+        linear_attention_scan(**given, form="recurrent", chunk_size=16)
+    wide = {name: value.detach().double() for name, value in given.items()}
+    with pytest.raises(ValueError, match=r"'recurrent' serves float32 on the CPU, but q is torch.float64 on"):
+        linear_attention_scan(**wide, form="recurrent")

@@ -1,5 +1,6 @@
 """What holds beyond the formula: carried states, extreme decays, repeatable bits, types, tracing."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -45,8 +46,8 @@ def test_weak_decays_after_strong_ones_keep_their_digits(oracle: SimpleNamespace
     given = oracle.operands(1, 64, 1, 4, 3, torch.float32, per_channel=per_channel, strength=0.01)
     given["log_decay"].data[:, :10] = -1e6
     wanted = oracle.gradients(linear_attention_scan, oracle.wide(given), form="reference")
-    for chunk_size in (16, 64):
-        found = oracle.gradients(linear_attention_scan, given, chunk_size=chunk_size)
+    for options in ({"chunk_size": 16}, {"chunk_size": 64}, {"form": "recurrent"}):
+        found = oracle.gradients(linear_attention_scan, given, **options)
         wrong = oracle.errors(found, wanted)
         assert max(wrong.values()) < 2e-6, wrong
 
@@ -74,21 +75,60 @@ def test_a_decay_of_zero_has_a_logarithm(oracle: SimpleNamespace, per_channel: b
     for form in ("reference", "chunked"):
         wrong = oracle.errors(oracle.gradients(linear_attention_scan, given, form=form), wanted)
         assert all(error <= 1e-12 for error in wrong.values()), (form, wrong)
+    narrow = {name: value.detach().float().requires_grad_() for name, value in given.items()}
+    wrong = oracle.errors(oracle.gradients(linear_attention_scan, narrow, form="recurrent"), wanted)
+    assert all(error <= 2e-6 for error in wrong.values()), wrong
+
+
+@pytest.fixture
+def poisoned_buffers() -> Iterator[None]:
+    """``torch.empty`` gives NaN: whatever is not written shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(before)
 
 
 @both_decays
-def test_the_same_bits_every_time(oracle: SimpleNamespace, per_channel: bool) -> None:
-    given = oracle.operands(2, 100, 3, 8, 8, torch.float32, per_channel=per_channel)
+@pytest.mark.usefixtures("poisoned_buffers")
+def test_no_unwritten_memory_is_read(oracle: SimpleNamespace, per_channel: bool) -> None:
+    given = oracle.operands(1, 45, 2, 5, 33, torch.float32, per_channel=per_channel)
+    for name, value in oracle.gradients(linear_attention_scan, given, form="recurrent").items():
+        assert value.isfinite().all(), name
+
+
+@both_decays
+def test_what_is_no_number_is_not_hidden(oracle: SimpleNamespace, per_channel: bool) -> None:
+    given = oracle.operands(1, 40, 1, 4, 3, torch.float32, per_channel=per_channel)
+    given["log_decay"].data[:, 5] = torch.nan
+    y, final = linear_attention_scan(**given, form="recurrent")
+    assert y[:, :5].isfinite().all()
+    assert y[:, 5:].isnan().all()
+    assert final.isnan().all()
+
+
+@both_decays
+def test_the_same_bits_every_time_on_any_number_of_threads(
+    oracle: SimpleNamespace, per_channel: bool
+) -> None:
+    given = oracle.operands(2, 300, 3, 16, 48, torch.float32, per_channel=per_channel)
     threads = torch.get_num_threads()
-    first, *others = (oracle.gradients(linear_attention_scan, given) for _ in range(3))
-    for other in others:
-        for name, value in first.items():
+    found = []
+    try:
+        for number in (1, 2, 3, 2):
+            torch.set_num_threads(number)
+            found.append(oracle.gradients(linear_attention_scan, given))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        for name, value in found[0].items():
             assert torch.equal(value, other[name]), name
-    assert torch.get_num_threads() == threads
 
 
 @both_decays
-@pytest.mark.parametrize("form", ["chunked", "reference"])
+@pytest.mark.parametrize("form", ["recurrent", "chunked", "reference"])
 def test_half_precision_of_autocast_stops_at_the_recurrence(
     oracle: SimpleNamespace, per_channel: bool, form: str
 ) -> None:

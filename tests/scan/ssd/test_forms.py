@@ -34,6 +34,63 @@ def test_every_shape(
 
 
 @pytest.mark.parametrize("per_channel", [False, True], ids=["scalar", "per channel"])
+@pytest.mark.parametrize(
+    ("batch", "L", "heads", "K", "V"),
+    [
+        pytest.param(1, 33, 2, 5, 17, id="a value channel more than a part"),
+        pytest.param(2, 65, 1, 12, 32, id="a vector"),
+        pytest.param(1, 32, 3, 3, 64, id="a double vector"),
+        pytest.param(1, 20, 1, 2, 96, id="three vectors, summed in groups"),
+        pytest.param(1, 70, 2, 93, 128, id="two double vectors, 93 key channels"),
+        pytest.param(17, 5, 1, 4, 16, id="many sequences"),
+    ],
+)
+def test_kernels_at_every_width(
+    oracle: SimpleNamespace, batch: int, L: int, heads: int, K: int, V: int, per_channel: bool
+) -> None:
+    given = oracle.operands(batch, L, heads, K, V, torch.float32, per_channel=per_channel, strength=0.2)
+    wanted = oracle.gradients(oracle.naive, oracle.wide(given), scale=0.7)
+    found = oracle.gradients(linear_attention_scan, given, form="recurrent", scale=0.7)
+    wrong = oracle.errors(found, wanted)
+    assert max(wrong.values()) < 2e-6, wrong
+
+
+@pytest.mark.parametrize("per_channel", [False, True], ids=["scalar", "per channel"])
+@pytest.mark.parametrize("through", ["y", "final"])
+@pytest.mark.parametrize("state", [False, True])
+def test_kernels_at_every_end(oracle: SimpleNamespace, per_channel: bool, through: str, state: bool) -> None:
+    given = oracle.operands(2, 37, 2, 3, 4, torch.float32, per_channel=per_channel, state=state)
+    wanted = oracle.gradients(oracle.naive, oracle.wide(given), through=through)
+    found = oracle.gradients(linear_attention_scan, given, through=through, form="recurrent")
+    wrong = oracle.errors(found, wanted)
+    assert max(wrong.values()) < 2e-6, wrong
+
+
+@pytest.mark.parametrize("layout", ["slice", "transposed", "one for all heads"])
+def test_operands_may_lie_anywhere(oracle: SimpleNamespace, layout: str) -> None:
+    made = oracle.operands(2, 40, 3, 8, 5, torch.float32, per_channel=True)
+    given = {name: value.detach() for name, value in made.items()}
+    if layout == "slice":
+        whole = torch.full((2, 40, 3, 20), torch.nan)
+        whole[..., 2:10], whole[..., 11:19] = given["q"], given["k"]
+        given["q"], given["k"] = whole[..., 2:10], whole[..., 11:19]
+    elif layout == "transposed":
+        given = {name: value.mT.contiguous().mT for name, value in given.items()}
+    else:
+        given["q"], given["k"] = (given[name][:, :, :1].expand(-1, -1, 3, -1) for name in ("q", "k"))
+    assert not given["q"].is_contiguous()
+    plain = {name: value.clone(memory_format=torch.contiguous_format) for name, value in given.items()}
+    results = [
+        oracle.gradients(
+            linear_attention_scan, {name: x.requires_grad_() for name, x in each.items()}, form="recurrent"
+        )
+        for each in (given, plain)
+    ]
+    for name, value in results[1].items():
+        assert torch.equal(results[0][name], value), name
+
+
+@pytest.mark.parametrize("per_channel", [False, True], ids=["scalar", "per channel"])
 @pytest.mark.parametrize("through", ["y", "final"])
 @pytest.mark.parametrize("state", [False, True])
 def test_every_end_with_and_without_a_state(

@@ -1,7 +1,6 @@
-"""On a CUDA device the recurrence is one operator to PyTorch's tools; here a stand-in plays its kernels."""
+"""On kernels the recurrence is one operator to PyTorch's tools."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,59 +12,14 @@ from torch._subclasses import FakeTensorMode
 
 from compressm.scan import ssd
 from compressm.scan.ssd import arguments, linear_attention_scan, ops
-from compressm.scan.ssd.chunked import chunked_scan
-from compressm.scan.ssd.triton_plan import STEPS, Plan, block_of, precision
+from compressm.scan.ssd.triton_plan import STEPS, block_of, precision
 
 CHECKS = ("test_schema", "test_faketensor")
 both_decays = pytest.mark.parametrize("per_channel", [False, True], ids=["scalar", "per channel"])
 
 
-def scan_forward(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, *, scale: float, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What the kernels return; of what they keep only the first chunk's state is right."""
-    y, final = chunked_scan(q, k, v, log_decay, state, scale=scale, chunk_size=16)
-    y = y.clone(memory_format=torch.contiguous_format)
-    plan = Plan.of(q, v, log_decay)
-    entering = q.new_zeros(plan.batch, plan.heads, plan.chunks, plan.K, plan.V)
-    if state is not None:
-        entering[:, :, 0] = state
-    return y, final.clone(), entering.flatten() if keep else q.new_empty(0)
-
-
-def scan_backward(
-    grad_y: Tensor | None, grad_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor,
-    entering: Tensor, *, scale: float,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """The gradients that the kernels return, by autograd, which runs only outside of an operator's thread."""
-    plan = Plan.of(q, v, log_decay)
-    first = entering.view(plan.batch, plan.heads, plan.chunks, plan.K, plan.V)[:, :, 0]
-    operands = [x.detach().requires_grad_() for x in (q, k, v, log_decay, first)]
-
-    def differentiated() -> tuple[Tensor, ...]:
-        y, final = chunked_scan(*operands, scale=scale, chunk_size=16)
-        ends = [(x, grad) for x, grad in ((y, grad_y), (final, grad_final)) if grad is not None]
-        return torch.autograd.grad(
-            [x for x, _ in ends], operands, [grad for _, grad in ends],
-            allow_unused=True, materialize_grads=True,
-        )  # fmt: skip
-
-    with ThreadPoolExecutor(1) as pool:
-        grads = pool.submit(differentiated).result()
-    return tuple(grad.clone(memory_format=torch.contiguous_format) for grad in grads)
-
-
-@pytest.fixture
-def on_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CPU tensors are served as those of a card are."""
-    kernels = SimpleNamespace(scan_forward=scan_forward, scan_backward=scan_backward)
-    monkeypatch.setattr(ops, "_kernels", lambda: kernels)
-    monkeypatch.setattr(ssd, "served", lambda _: True)
-
-
 @both_decays
 @pytest.mark.parametrize("state", [False, True])
-@pytest.mark.usefixtures("on_card")
 def test_the_operators_keep_their_contracts(oracle: SimpleNamespace, per_channel: bool, state: bool) -> None:
     given = oracle.operands(2, 70, 2, 3, 4, torch.float32, per_channel=per_channel, state=state)
     *operands, start = (given.get(name) for name in ("q", "k", "v", "log_decay", "state"))
@@ -86,7 +40,6 @@ def test_the_operators_keep_their_contracts(oracle: SimpleNamespace, per_channel
 @both_decays
 @pytest.mark.parametrize("through", ["y", "final", "both"])
 @pytest.mark.parametrize("state", [False, True])
-@pytest.mark.usefixtures("on_card")
 def test_gradients_come_back_to_their_operands(
     oracle: SimpleNamespace, per_channel: bool, through: str, state: bool
 ) -> None:
@@ -125,7 +78,6 @@ class Layer(nn.Module):
         return y.tanh()
 
 
-@pytest.mark.usefixtures("on_card")
 def test_one_graph_trains_at_every_length() -> None:
     layer, graphs = Layer(6), torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(layer, fullgraph=True, backend=graphs, dynamic=True)
@@ -138,7 +90,6 @@ def test_one_graph_trains_at_every_length() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.usefixtures("on_card")
 def test_exported_for_any_batch_and_length() -> None:
     layer, free = Layer(6), torch.export.Dim.AUTO
     u = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(0))
@@ -152,24 +103,25 @@ def test_exported_for_any_batch_and_length() -> None:
 def test_cuda_tensors_go_to_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: Any = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
     monkeypatch.setattr(arguments, "HAS_TRITON", False)
-    assert not arguments.served(asked)
+    assert arguments.kernels_of(asked) is None
     monkeypatch.setattr(arguments, "HAS_TRITON", True)
-    assert arguments.served(asked)
-    assert not arguments.served(torch.zeros(1))
+    assert arguments.kernels_of(asked) == "triton"
+    assert arguments.kernels_of(torch.zeros(1)) == "recurrent"
+    assert arguments.kernels_of(torch.zeros(1, dtype=torch.float64)) is None
+    assert arguments.kernels_of(torch.zeros(1, device="meta")) is None
     asked.dtype = torch.float64
-    assert not arguments.served(asked)
+    assert arguments.kernels_of(asked) is None
     pytest.importorskip("triton", reason="Triton has no wheels for this platform")
-    assert ops._kernels().__name__ == "compressm.scan.ssd.triton"
+    assert ops._kernels(asked).__name__ == "compressm.scan.ssd.triton"
 
 
 def test_a_chunk_size_or_a_name_chooses_the_form(
     oracle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(ssd, "served", lambda _: True)
 
     def kernels(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
-        calls.append("triton")
+        calls.append("kernels")
         return given[2], given[2], given[2]
 
     def chunked(*given: Any, scale: float, chunk_size: int) -> tuple[Tensor, Tensor]:
@@ -183,7 +135,9 @@ def test_a_chunk_size_or_a_name_chooses_the_form(
     linear_attention_scan(**given)
     linear_attention_scan(**given, chunk_size=8)
     linear_attention_scan(**given, form="chunked")
-    assert calls == ["triton", "chunked 8", "chunked 32"]
+    linear_attention_scan(**given, form="recurrent")
+    linear_attention_scan(**oracle.operands(1, 5, 1, 2, 2, torch.float64, per_channel=False))
+    assert calls == ["kernels", "chunked 8", "chunked 32", "kernels", "chunked 32"]
 
 
 def test_channels_are_padded_as_the_documentation_says() -> None:

@@ -63,7 +63,6 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def chosen(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
     """CPU tensors are treated as those of a card, and the measurement's answer is given."""
-    monkeypatch.setattr(ssd, "served", lambda _: True)
     monkeypatch.setattr(ssd, "serves", lambda *_: True)
     monkeypatch.setattr(ssd, "stock_is_faster", lambda *_, **__: faster)
 

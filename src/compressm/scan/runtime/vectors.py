@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-from compressm.scan.runtime.widths import HALF, LANES, OCTET
+from compressm.scan.runtime.widths import DOUBLE, HALF, LANES, OCTET
 
 
 class _VectorType(types.Type):  # type: ignore[misc, unused-ignore]
@@ -38,7 +38,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc, unused-ignore]
         super().__init__(manager, kind, kind.llvm)
 
 
-VECTOR, PART, SHORT = _VectorType(LANES), _VectorType(HALF), _VectorType(OCTET)
+VECTOR, WIDE, PART, SHORT = (_VectorType(lanes) for lanes in (LANES, DOUBLE, HALF, OCTET))
 
 
 def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
@@ -53,7 +53,7 @@ def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
         return getattr(builder, instruction)(*arguments, flags=("contract",))
 
     type_callable(function)(typing)
-    for kind in (VECTOR, PART, SHORT):
+    for kind in (VECTOR, WIDE, PART, SHORT):
         lower_builtin(function, kind, kind)(generate)
 
 
@@ -156,6 +156,12 @@ def load(code: _Code, array: Any, index: Any) -> Any:
     return _read(code, array, index, VECTOR.llvm)
 
 
+@_operation(lambda array, _: WIDE(array, types.int64))
+def load_double(code: _Code, array: Any, index: Any) -> Any:
+    """DOUBLE neighbours of a contiguous array, from ``index`` on."""
+    return _read(code, array, index, WIDE.llvm)
+
+
 @_operation(lambda array, _: PART(array, types.int64))
 def load_part(code: _Code, array: Any, index: Any) -> Any:
     """HALF neighbours of a contiguous array, from ``index`` on."""
@@ -200,6 +206,18 @@ def spread_item(code: _Code, array: Any, index: Any) -> Any:
     return _spread(code, _read(code, array, index, ir.FloatType()))
 
 
+@_operation(lambda array, _: WIDE(array, types.int64))
+def spread_item_double(code: _Code, array: Any, index: Any) -> Any:
+    """A double vector with ``array[index]`` in every lane; ``index`` is not negative."""
+    return _spread(code, _read(code, array, index, ir.FloatType()))
+
+
+@_operation(lambda array, _: PART(array, types.int64))
+def spread_item_part(code: _Code, array: Any, index: Any) -> Any:
+    """A part with ``array[index]`` in every lane; ``index`` is not negative."""
+    return _spread(code, _read(code, array, index, ir.FloatType()))
+
+
 @_operation(lambda array, _: SHORT(array, types.int64))
 def spread_item_octet(code: _Code, array: Any, index: Any) -> Any:
     """An octet with ``array[index]`` in every lane; ``index`` is not negative."""
@@ -221,15 +239,17 @@ def add_exponent(code: _Code, value: Any, exponent: Any) -> Any:
     return code.builder.bitcast(code.builder.add(bits, shifted), VECTOR.llvm)
 
 
-@_operation(lambda _: PART(VECTOR))
+@_operation(lambda whole: PART(whole))
 def fold(code: _Code, whole: Any) -> Any:
-    """The sum of a vector's parts."""
+    """The sum of a vector's parts; a part is its own."""
+    if code.signature.args[0] == PART:
+        return whole
     first, *others = (
         code.builder.shuffle_vector(whole, whole, _integers(range(start, start + HALF)))
-        for start in range(0, LANES, HALF)
+        for start in range(0, code.signature.args[0].lanes, HALF)
     )
     for other in others:
-        first = code.builder.fadd(first, other)
+        first = code.builder.fadd(first, other, flags=("contract",))
     return first
 
 

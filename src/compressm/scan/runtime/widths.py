@@ -3,6 +3,9 @@
 LANES = 32
 """Of a vector: two registers of AVX-512, so that two chains of dependent sums run side by side."""
 
+DOUBLE = 64
+"""Of a double vector, where so many neighbours share the numbers that they are multiplied with."""
+
 HALF = 16
 """Of a part: as many parts are summed over their lanes at once."""
 

@@ -1,9 +1,10 @@
 """Linear attention with decay: ``S_t = diag(a_t) S_{t-1} + k_t v_t^T``, ``y_t = q_t^T S_t``.
 
-``reference`` is the ground truth. ``chunked`` is the fast form on any device: ``within`` has the products
-inside a chunk, PyTorch's own. ``triton`` is that of CUDA devices (``triton_plan`` cuts the work into tiles,
+``reference`` is the ground truth. ``recurrent`` is the fast form on a CPU (kernels in ``recurrent_kernels``,
+sizes in ``recurrent_layout``). ``triton`` is that of CUDA devices (``triton_plan`` cuts the work into tiles,
 which ``triton_tiles`` finds; ``triton_kernels`` has what both kinds of decays share, ``triton_scalar`` and
-``triton_vector`` what they do not), and ``ops`` makes it an operator of PyTorch. ``stock`` has the kernels of
+``triton_vector`` what they do not). ``ops`` makes both an operator of PyTorch. ``chunked`` serves any device
+and type: ``within`` has the products inside a chunk, PyTorch's own. ``stock`` has the kernels of
 flash-linear-attention, where they are installed and ``preference`` found them faster.
 """
 
@@ -13,12 +14,13 @@ from torch import Tensor
 from compressm.scan.precision import at_least_float32
 from compressm.scan.ssd.arguments import (
     FORMS,
+    KERNELS,
     check_decays,
     check_form,
     check_operands,
     check_options,
     default_chunk_size,
-    served,
+    kernels_of,
 )
 from compressm.scan.ssd.chunked import chunked_scan
 from compressm.scan.ssd.ops import linear_attention_op
@@ -42,7 +44,8 @@ def linear_attention_scan(
 
     The recurrence of Mamba-2 (Dao and Gu 2024, state-space duality: q is C, k is B, v is delta x, log_decay
     is delta A), of RetNet (Sun et al. 2023), and with a decay for each key channel of gated linear attention
-    (Yang et al. 2023). Differentiable by every operand, through outputs and final state.
+    (Yang et al. 2023). Differentiable by every operand, through outputs and final state: once in the forms
+    made of kernels, as often as wanted in the others.
 
     Args:
         q: queries, (batch, L, heads, K), float32 or float64.
@@ -54,13 +57,14 @@ def linear_attention_scan(
         chunk_size: steps that the form "chunked" computes together, a power of two; L need not be a multiple.
             By default 64 with one decay for each head and K of 64 or more, else 32: on a CPU at most 1.15
             times the time of the best of 16 to 128, for K and V from 16 to 128 (``compressm bench --grid``).
-        form: "chunked" is made of PyTorch's matrix products, "triton" of kernels for CUDA devices, which pad
-            K and V to 16 or a multiple of 32 in registers, "reference" takes one step after the other in
-            plain PyTorch. All are exact up to rounding, for decays of any strength. "auto" is "triton" in
-            float32 on a CUDA device where Triton is installed, else "chunked", as it is where ``chunk_size``
-            is given. Where flash-linear-attention is installed as well, and TF32 is allowed to products
-            (``torch.backends.cuda.matmul.fp32_precision = "tf32"``), "auto" takes whichever was faster when
-            first measured, except under ``torch.compile``.
+        form: "recurrent" is made of kernels for CPUs, whose time is linear in K, and pads V to a multiple of
+            16; "triton" of kernels for CUDA devices, which pad K and V to 16 or a multiple of 32 in
+            registers; "chunked" of PyTorch's matrix products; "reference" takes one step after the other in
+            plain PyTorch. All are exact up to rounding, for decays of any strength. "auto" is "recurrent" in
+            float32 on a CPU, "triton" on a CUDA device where Triton is installed, else "chunked", as it is
+            where ``chunk_size`` is given. Where flash-linear-attention is installed as well, and TF32 is
+            allowed to products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``), "auto" takes
+            whichever was faster when first measured, except under ``torch.compile``.
 
     Returns:
         Outputs y, (batch, L, heads, V), and the state after the last step, (batch, heads, K, V). Under
@@ -81,7 +85,7 @@ def linear_attention_scan(
     compiling = torch.compiler.is_compiling()
     if not compiling:
         check_decays(log_decay)
-    if form == "triton" or (form == "auto" and chunk_size is None and served(q)):
+    if form in KERNELS or (form == "auto" and chunk_size is None and kernels_of(q) is not None):
         operands = (q, k, v, log_decay, state)
         keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands)
         stock = form == "auto" and not compiling and serves(q, log_decay)

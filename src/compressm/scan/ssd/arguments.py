@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-FORMS = ("auto", "chunked", "reference", "triton")
+FORMS = ("auto", "chunked", "recurrent", "reference", "triton")
+
+KERNELS = {"recurrent": "the CPU", "triton": "a CUDA device where Triton is installed"}
+"""Forms that are compiled kernels, and where they run."""
 
 
 def default_chunk_size(keys: int, *, per_channel: bool) -> int:
@@ -14,21 +17,27 @@ def default_chunk_size(keys: int, *, per_channel: bool) -> int:
     return 32 if per_channel or keys < 64 else 64
 
 
-def served(q: Tensor) -> bool:
-    """Whether the kernels of CUDA devices serve q's device and dtype."""
-    return q.device.type == "cuda" and q.dtype == torch.float32 and HAS_TRITON
+def kernels_of(q: Tensor) -> str | None:
+    """The form whose compiled kernels serve q's device and dtype, if there is one."""
+    if q.dtype != torch.float32:
+        return None
+    if q.device.type == "cpu":
+        return "recurrent"
+    return "triton" if q.device.type == "cuda" and HAS_TRITON else None
 
 
 def check_form(form: str, chunk_size: int | None, q: Tensor) -> None:
-    """Raise ValueError unless ``form`` "triton" serves q and is left to cut its own chunks."""
-    if form == "triton" and not served(q):
+    """Raise ValueError unless a form of kernels serves q and is left to cut its own chunks."""
+    if form not in KERNELS:
+        return
+    if kernels_of(q) != form:
         raise ValueError(
-            "linear_attention_scan: form='triton' serves float32 on a CUDA device where Triton is installed, "
+            f"linear_attention_scan: form={form!r} serves float32 on {KERNELS[form]}, "
             f"but q is {q.dtype} on {q.device}; take form='auto'"
         )
-    if form == "triton" and chunk_size is not None:
+    if chunk_size is not None:
         raise ValueError(
-            f"linear_attention_scan: chunk_size={chunk_size} is for form='chunked'; form='triton' has chunks "
+            f"linear_attention_scan: chunk_size={chunk_size} is for form='chunked'; form={form!r} has chunks "
             "of its own, so leave chunk_size out"
         )
 

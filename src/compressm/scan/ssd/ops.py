@@ -1,4 +1,4 @@
-"""Linear attention on a CUDA device as a PyTorch operator: gradients, shapes for tracing, autocast.
+"""Linear attention on compiled kernels as a PyTorch operator: gradients, shapes for tracing, autocast.
 
 As a registered operator it is one node to ``torch.compile`` and ``torch.export``. The form "chunked" needs
 none: it is made of PyTorch's own operators.
@@ -10,14 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compressm.scan.ssd import recurrent
 from compressm.scan.ssd.triton_plan import steps_of_chunk
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _kernels() -> Any:
-    """The module whose ``scan_forward`` and ``scan_backward`` serve CUDA tensors; it imports Triton."""
-    return importlib.import_module("compressm.scan.ssd.triton")
+def _kernels(q: Tensor) -> Any:
+    """The module whose ``scan_forward`` and ``scan_backward`` serve q's device."""
+    return recurrent if q.device.type == "cpu" else importlib.import_module("compressm.scan.ssd.triton")
+
+
+def _kept_size(q: Tensor, v: Tensor, log_decay: Tensor) -> int:
+    """Elements of the states that the backward pass starts from."""
+    if q.device.type == "cpu":
+        return recurrent.kept_size(q, v)
+    batch, L, heads, K = q.shape
+    return batch * heads * -(-L // steps_of_chunk(log_decay)) * K * v.shape[3]
 
 
 @torch.library.custom_op("compressm::linear_attention_scan", mutates_args=())
@@ -25,7 +34,7 @@ def linear_attention_op(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, scale: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, final state, and with ``keep`` the states that the backward pass starts from."""
-    y, final, entering = _kernels().scan_forward(q, k, v, log_decay, state, scale=scale, keep=keep)
+    y, final, entering = _kernels(q).scan_forward(q, k, v, log_decay, state, scale=scale, keep=keep)
     return y, final, entering
 
 
@@ -34,10 +43,9 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, scale: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     del k, state, scale
-    (batch, L, heads, K), V = q.shape, v.shape[3]
-    chunks = -(-L // steps_of_chunk(log_decay))
-    entering = q.new_empty(batch * heads * chunks * K * V if keep else 0)
-    return v.new_empty(v.shape), q.new_empty(batch, heads, K, V), entering
+    batch, _, heads, K = q.shape
+    entering = q.new_empty(_kept_size(q, v, log_decay) if keep else 0)
+    return v.new_empty(v.shape), q.new_empty(batch, heads, K, v.shape[3]), entering
 
 
 @torch.library.custom_op("compressm::linear_attention_scan_backward", mutates_args=())
@@ -52,9 +60,9 @@ def linear_attention_backward_op(
     scale: float,
 ) -> Gradients:
     """Gradients of q, k, v, the logarithms of decays and the initial state, whether given or not."""
-    grads: Gradients = _kernels().scan_backward(
+    grads: Gradients = _kernels(q).scan_backward(
         grad_y, grad_final, q, k, v, log_decay, entering, scale=scale
-    )  # fmt: skip
+    )
     return grads
 
 
@@ -92,4 +100,5 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Any
 
 linear_attention_op.register_autograd(_backward, setup_context=_setup)
 # The recurrence does not survive half precision: it stops at the operator's border.
-linear_attention_op.register_autocast("cuda", torch.float32)
+for _device in ("cpu", "cuda"):
+    linear_attention_op.register_autocast(_device, torch.float32)
