@@ -138,6 +138,10 @@ def test_a_chunk_size_or_a_name_chooses_the_form(
     linear_attention_scan(**given, form="recurrent")
     linear_attention_scan(**oracle.operands(1, 5, 1, 2, 2, torch.float64, per_channel=False))
     assert calls == ["kernels", "chunked 8", "chunked 32", "kernels", "chunked 32"]
+    calls.clear()
+    for K, per_channel in ((128, False), (129, False), (129, True)):
+        linear_attention_scan(**oracle.operands(1, 2, 1, K, 128, torch.float32, per_channel=per_channel))
+    assert calls == ["kernels", "chunked 64", "kernels"]
 
 
 def test_channels_are_padded_as_the_documentation_says() -> None:

@@ -20,6 +20,7 @@ from compressm.scan.ssd.arguments import (
     check_operands,
     check_options,
     default_chunk_size,
+    kernels_are_faster,
     kernels_of,
 )
 from compressm.scan.ssd.chunked import chunked_scan
@@ -60,9 +61,10 @@ def linear_attention_scan(
         form: "recurrent" is made of kernels for CPUs, whose time is linear in K, and pads V to a multiple of
             16; "triton" of kernels for CUDA devices, which pad K and V to 16 or a multiple of 32 in
             registers; "chunked" of PyTorch's matrix products; "reference" takes one step after the other in
-            plain PyTorch. All are exact up to rounding, for decays of any strength. "auto" is "recurrent" in
-            float32 on a CPU, "triton" on a CUDA device where Triton is installed, else "chunked", as it is
-            where ``chunk_size`` is given. Where flash-linear-attention is installed as well, and TF32 is
+            plain PyTorch. All are exact up to rounding, for decays of any strength. In float32 "auto" is
+            "recurrent" on a CPU, but for one decay per head with K V above 2^14, and "triton" on a CUDA
+            device where Triton is installed; else it is "chunked", as it is where ``chunk_size`` is given.
+            Where flash-linear-attention is installed as well, and TF32 is
             allowed to products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``), "auto" takes
             whichever was faster when first measured, except under ``torch.compile``.
 
@@ -85,7 +87,8 @@ def linear_attention_scan(
     compiling = torch.compiler.is_compiling()
     if not compiling:
         check_decays(log_decay)
-    if form in KERNELS or (form == "auto" and chunk_size is None and kernels_of(q) is not None):
+    on_kernels = form == "auto" and chunk_size is None and kernels_of(q) is not None
+    if form in KERNELS or (on_kernels and kernels_are_faster(q, v, log_decay)):
         operands = (q, k, v, log_decay, state)
         keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands)
         stock = form == "auto" and not compiling and serves(q, log_decay)

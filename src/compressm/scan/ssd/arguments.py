@@ -11,6 +11,9 @@ FORMS = ("auto", "chunked", "recurrent", "reference", "triton")
 KERNELS = {"recurrent": "the CPU", "triton": "a CUDA device where Triton is installed"}
 """Forms that are compiled kernels, and where they run."""
 
+MOST_STATES = 1 << 14
+"""``K V`` up to which, with one decay for each head, the kernels of CPUs are quicker than products."""
+
 
 def default_chunk_size(keys: int, *, per_channel: bool) -> int:
     """Steps to compute together: products are larger, and fewer, the less there is to do for each decay."""
@@ -24,6 +27,12 @@ def kernels_of(q: Tensor) -> str | None:
     if q.device.type == "cpu":
         return "recurrent"
     return "triton" if q.device.type == "cuda" and HAS_TRITON else None
+
+
+def kernels_are_faster(q: Tensor, v: Tensor, log_decay: Tensor) -> bool:
+    """Whether to prefer :func:`kernels_of` to the form "chunked" (``benchmarks/attention_forms.py``)."""
+    per_channel = log_decay.ndim == 4
+    return q.device.type != "cpu" or per_channel or q.shape[3] * v.shape[3] <= MOST_STATES
 
 
 def check_form(form: str, chunk_size: int | None, q: Tensor) -> None:

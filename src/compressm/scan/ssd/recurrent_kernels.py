@@ -137,13 +137,14 @@ def _reach(sequence: Any, step: Any, head: Any, batch: Any, L: Any, heads: Any, 
 @compiled
 def _pull(
     q: Any, k: Any, decay: Any, spacing: Any, before: Any, carry: Any, K: Any, steps: Any, v: Any, dy: Any,
-    grad_q: Any, grad_k: Any, grad_decay: Any, grad_v: Any, states: Any, products: Any, width: Any,
-    load_row: Any, spread_one: Any,
+    grad_q: Any, grad_k: Any, grad_decay: Any, shared: Any, grad_v: Any, states: Any, products: Any,
+    width: Any, load_row: Any, spread_one: Any,
 ) -> None:  # fmt: skip
     """Carry the gradient of a block of a state over a chunk, against time, and add up those of all else.
 
     ``carry`` is ``decay g`` of the step after the chunk, and becomes that of its first step. ``grad_q``,
-    ``grad_k`` and ``grad_decay`` are (K, STEPS), ``grad_v`` and ``dy`` are ``steps`` rows of ``width``.
+    ``grad_k`` and ``grad_decay`` are (K, STEPS), ``grad_v`` and ``dy`` are ``steps`` rows of ``width``. Where
+    rows share a decay, the last STEPS parts of ``products`` grow by its gradient instead.
     """
     for n in range(K):
         h = load_row(before, n * width)
@@ -162,13 +163,18 @@ def _pull(
             store(grad_v, row, load_row(grad_v, row) + spread_one(k, at) * g)
             store(products, t * HALF, fold(error * load_row(states, row + width)))
             store(products, (STEPS + t) * HALF, fold(g * load_row(v, t * width)))
-            store(products, (2 * STEPS + t) * HALF, fold(w * load_row(states, row)))
+            slope = fold(w * load_row(states, row))
+            if shared:
+                slope = load_part(products, (2 * STEPS + t) * HALF) + slope
+            store(products, (2 * STEPS + t) * HALF, slope)
         store(carry, n * width, w)
         for t in range(0, steps, HALF):
             at = n * STEPS + t
             store(grad_q, at, load_part(grad_q, at) + sum_lanes(products, t * HALF))
             store(grad_k, at, load_part(grad_k, at) + sum_lanes(products, (STEPS + t) * HALF))
-            store(grad_decay, at, load_part(grad_decay, at) + sum_lanes(products, (2 * STEPS + t) * HALF))
+            if not shared:
+                slope = sum_lanes(products, (2 * STEPS + t) * HALF)
+                store(grad_decay, at, load_part(grad_decay, at) + slope)
 
 
 @compiled
@@ -222,6 +228,8 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
                        here_k, spacing)  # fmt: skip
             _read_decays(decays[at * rates :], heads * rates, steps, rates, K, here_decay, spacing)
             sums[:] = ZERO
+            if rates == 1:
+                products[2 * STEPS * HALF :] = ZERO
             for block in range(group * blocks // groups, (group + 1) * blocks // groups):
                 column, strip = at * blocks * width + block * width, place * blocks + block
                 _flush(carry, strip * size, size)
@@ -233,8 +241,8 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
                 _pull(
                     here_q, here_k, here_decay, spacing,
                     before[((place * chunks + chunk) * blocks + block) * size :], carry[strip * size :], K,
-                    steps, values, dy, sum_q, sum_k, sum_decay, dv, states, products, width,
-                    load_row, spread_one,
+                    steps, values, dy, sum_q, sum_k, sum_decay, rates == 1, dv, states, products,
+                    width, load_row, spread_one,
                 )  # fmt: skip
                 for t in range(steps):
                     for j in range(width):
@@ -244,11 +252,10 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
             if rates > 1:
                 _write_gradients(sum_decay, steps, K, grad_decays[group, at * K :], heads * K)
             else:
+                for t in range(0, steps, HALF):
+                    store(sum_decay, t, sum_lanes(products, (2 * STEPS + t) * HALF))
                 for t in range(steps):
-                    total = ZERO
-                    for n in range(K):
-                        total += sum_decay[n * STEPS + t]
-                    grad_decays[group, at + t * heads] = total
+                    grad_decays[group, at + t * heads] = sum_decay[t]
 
 
 def forward_doubles(arguments: Any) -> None:
