@@ -9,6 +9,7 @@ import torch
 import torch._dynamo.testing
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressm.scan import ssd
 from compressm.scan.ssd import arguments, linear_attention_scan, ops
@@ -48,6 +49,34 @@ def test_gradients_come_back_to_their_operands(
     found = oracle.gradients(linear_attention_scan, given, through=through, scale=0.5)
     wrong = oracle.errors(found, wanted)
     assert max(wrong.values()) < 2e-6, wrong
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@both_decays
+def test_the_kernels_are_called_directly_unless_somebody_watches(
+    oracle: SimpleNamespace, per_channel: bool
+) -> None:
+    given = oracle.operands(2, 40, 2, 3, 5, torch.float32, per_channel=per_channel)
+    y, _ = linear_attention_scan(**given)
+    assert "_Node" in y.grad_fn.name()
+    (grad,) = torch.autograd.grad(y.square().sum(), given["q"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()  # type: ignore[no-untyped-call]
+    directly = oracle.gradients(linear_attention_scan, given)
+    with Watch() as watch:
+        watched = oracle.gradients(linear_attention_scan, given)
+    assert "compressm.linear_attention_scan.default" in watch.seen
+    for name, value in directly.items():
+        assert torch.equal(watched[name], value), name
 
 
 @both_decays
@@ -120,16 +149,16 @@ def test_a_chunk_size_or_a_name_chooses_the_form(
 ) -> None:
     calls: list[str] = []
 
-    def kernels(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def kernels(*given: Any) -> tuple[Tensor, Tensor]:
         calls.append("kernels")
-        return given[2], given[2], given[2]
+        return given[2], given[2]
 
     def chunked(*given: Any, scale: float, chunk_size: int) -> tuple[Tensor, Tensor]:
         del scale
         calls.append(f"chunked {chunk_size}")
         return given[2], given[2]
 
-    monkeypatch.setattr(ssd, "linear_attention_op", kernels)
+    monkeypatch.setattr(ssd, "scan_on_kernels", kernels)
     monkeypatch.setattr(ssd, "chunked_scan", chunked)
     given = oracle.operands(1, 5, 1, 2, 2, torch.float32, per_channel=False)
     linear_attention_scan(**given)

@@ -24,7 +24,7 @@ from compressm.scan.ssd.arguments import (
     kernels_of,
 )
 from compressm.scan.ssd.chunked import chunked_scan
-from compressm.scan.ssd.ops import linear_attention_op
+from compressm.scan.ssd.ops import scan_on_kernels
 from compressm.scan.ssd.preference import stock_is_faster
 from compressm.scan.ssd.reference import reference_scan
 from compressm.scan.ssd.stock import serves, stock_scan
@@ -95,8 +95,7 @@ def linear_attention_scan(
         if stock and stock_is_faster(q, v, log_decay, training=keep):
             with torch.autocast(device, enabled=False):
                 return stock_scan(*operands, scale=scale)
-        y, final, _ = linear_attention_op(*operands, scale, keep)
-        return y, final
+        return scan_on_kernels(*operands, scale, keep)
     with torch.autocast(device, enabled=False):
         if form == "reference":
             return reference_scan(q, k, v, log_decay, state, scale=scale)

@@ -1,7 +1,8 @@
 """Linear attention on compiled kernels as a PyTorch operator: gradients, shapes for tracing, autocast.
 
-As a registered operator it is one node to ``torch.compile`` and ``torch.export``. The form "chunked" needs
-none: it is made of PyTorch's own operators.
+As a registered operator it is one node to ``torch.compile`` and ``torch.export``. Where nobody watches, a
+node of autograd calls the kernels of CPUs directly. The form "chunked" needs neither: it is made of PyTorch's
+own operators.
 """
 
 import importlib
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.ssd import recurrent
 from compressm.scan.ssd.triton_plan import steps_of_chunk
 
@@ -102,3 +104,38 @@ linear_attention_op.register_autograd(_backward, setup_context=_setup)
 # The recurrence does not survive half precision: it stops at the operator's border.
 for _device in ("cpu", "cuda"):
     linear_attention_op.register_autocast(_device, torch.float32)
+
+
+def scan_on_kernels(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, scale: float, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Outputs and final state, by :func:`linear_attention_op` or without it."""
+    operands = (q, k, v, log_decay, state)
+    if observed() or not plain(*operands):
+        y, final, _ = linear_attention_op(*operands, scale, keep)
+    elif keep:
+        y, final = _Node.apply(*operands, scale)  # type: ignore[no-untyped-call]
+    else:
+        y, final, _ = recurrent.scan_forward(*operands, scale=scale, keep=False)
+    return y, final
+
+
+class _Node(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        y, final, entering = recurrent.scan_forward(q, k, v, log_decay, state, scale=scale, keep=True)
+        ctx.save_for_backward(q, k, v, log_decay, entering)
+        ctx.scale, ctx.has_state = scale, state is not None
+        # A loss that ignores the final state must not pay for its gradient.
+        ctx.set_materialize_grads(False)
+        return y, final
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_y is None and grad_final is None:
+            return (None,) * 6
+        *grads, grad_state = recurrent.scan_backward(grad_y, grad_final, *ctx.saved_tensors, scale=ctx.scale)
+        return *grads, grad_state if ctx.has_state else None, None

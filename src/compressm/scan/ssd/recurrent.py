@@ -17,9 +17,6 @@ _NAMES = {DOUBLE: "doubles", LANES: "vectors", HALF: "parts"}
 _FORWARD = {width: Kernel(_MODULE, f"forward_{name}") for width, name in _NAMES.items()}
 _BACKWARD = {width: Kernel(_MODULE, f"backward_{name}") for width, name in _NAMES.items()}
 
-LOWEST = -64.0
-"""Logarithms below this count as minus infinity: products with such decays could be subnormal numbers."""
-
 SMALL = 1 << 16  # elements of states times steps: less is done before a second thread has started
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -39,7 +36,7 @@ def scan_forward(
     padded, S = _pad(v), _pack(state, q, V)
     y, before = torch.empty_like(padded), q.new_empty(kept_size(q, v) if keep else 0)
     sizes = [*_sizes(q, V, log_decay), int(keep)]
-    tensors = (_factor(scale), q, k, _decays(log_decay), padded, y, S, before)
+    tensors = (_factor(scale), q, k, log_decay.contiguous(), padded, y, S, before)
     words = [*sizes, *_strides(q), *_strides(k), *(x.data_ptr() for x in tensors)]
     run_kernel(_FORWARD[width_of(V)], words, _workers(q, V))
     return y[..., :V].contiguous(), _unpack(S, V), before
@@ -56,7 +53,7 @@ def scan_backward(
     groups = groups_of(q.shape[0] * q.shape[2], V)
     grad_q, grad_k, grad_decay = (x.new_empty(groups, *x.shape) for x in (q, k, log_decay))
     grad_v = torch.empty_like(padded)
-    tensors = (_factor(scale), q, k, _decays(log_decay), padded, entering, grad_y)
+    tensors = (_factor(scale), q, k, log_decay.contiguous(), padded, entering, grad_y)
     grads = (grad_q, grad_k, grad_decay, grad_v, carry)
     words = [*_sizes(q, V, log_decay), 1, *_strides(q), *_strides(k)]
     run_kernel(_BACKWARD[width_of(V)], [*words, *(x.data_ptr() for x in (*tensors, *grads))], _workers(q, V))
@@ -82,10 +79,6 @@ def _rows(x: Tensor) -> Tensor:
 
 def _factor(scale: float) -> Tensor:
     return torch.tensor([scale], dtype=torch.float32)
-
-
-def _decays(log_decay: Tensor) -> Tensor:
-    return log_decay.masked_fill(log_decay < LOWEST, -torch.inf).exp_().contiguous()
 
 
 def _pad(x: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ and outputs stay in the first-level cache: within a chunk the loop over rows is 
 inside, and the running row never leaves its registers. Backward the chunk's rows are computed anew from the
 one before it, and then the gradient of the state runs back over them.
 
-Layout: q, k (batch, L, heads, K) at any strides whose last is 1; decays (batch, L, heads, rates) with one
-rate or K; v, y (batch, L, heads, blocks width); states (batch, heads, blocks, K, width); states before chunks
-(batch, heads, chunks, blocks, K, width).
+Layout: q, k (batch, L, heads, K) at any strides whose last is 1; logarithms of decays (batch, L, heads,
+rates) with one rate or K; v, y (batch, L, heads, blocks width); states (batch, heads, blocks, K, width);
+states before chunks (batch, heads, chunks, blocks, K, width).
 """
 
 from typing import Any
@@ -23,6 +23,7 @@ from compressm.scan.runtime.vectors import (
     load,
     load_double,
     load_part,
+    spread,
     spread_item,
     spread_item_double,
     spread_item_part,
@@ -30,10 +31,11 @@ from compressm.scan.runtime.vectors import (
     sum_lanes,
 )
 from compressm.scan.runtime.widths import DOUBLE, HALF, LANES
+from compressm.scan.selective.functions import LOG2_E, exp2
 from compressm.scan.ssd.recurrent_layout import STEPS
 
 TINY = np.float32(1e-30)
-GAP = 16  # floats between rows of scratch arrays, so that equal columns do not share cache sets
+GAP = 16  # floats more from row to row of scratch arrays, so that equal columns do not share cache sets
 
 
 @compiled
@@ -52,14 +54,20 @@ def _read_rows(x: Any, stride: Any, steps: Any, width: Any, out: Any, spacing: A
 
 @compiled
 def _read_decays(x: Any, stride: Any, steps: Any, rates: Any, K: Any, out: Any, spacing: Any) -> None:
-    """As :func:`_read_rows`; a single rate of a head is every key channel's."""
+    """Decays from their logarithms, row by row; a single one of a head is every key channel's."""
     if rates > 1:
         _read_rows(x, stride, steps, K, out, spacing)
+        for at in range(0, steps * spacing, LANES):
+            store(out, at, exp2(load(out, at) * spread(LOG2_E)))
     else:
         for t in range(steps):
-            rate = x[t * stride]
+            out[t] = x[t * stride]
+        for at in range(0, steps, LANES):
+            store(out, at, exp2(load(out, at) * spread(LOG2_E)))
+        for t in range(steps - 1, -1, -1):
+            decay = out[t]
             for n in range(K):
-                out[t * spacing + n] = rate
+                out[t * spacing + n] = decay
 
 
 @compiled
@@ -90,7 +98,8 @@ def _forward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> None
     words = carray(arguments, (24,))
     batch, L, heads, K, rates = words[2], words[3], words[4], words[5], words[6]
     blocks, groups, keep = words[7], words[8], words[9]
-    size, chunks, wide, spacing = K * width, (L + STEPS - 1) // STEPS, heads * blocks * width, K + GAP
+    size, chunks, wide = K * width, (L + STEPS - 1) // STEPS, heads * blocks * width
+    spacing = (K + LANES - 1) // LANES * LANES + GAP
     scale = carray(float32_pointer(words[16]), (1,))[0]
     q = array(words[17], _reach(words[10], words[11], words[12], batch, L, heads, K))
     k = array(words[18], _reach(words[13], words[14], words[15], batch, L, heads, K))
@@ -196,7 +205,8 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
     words = carray(arguments, (28,))
     batch, L, heads, K, rates = words[2], words[3], words[4], words[5], words[6]
     blocks, groups = words[7], words[8]
-    size, chunks, wide, spacing = K * width, (L + STEPS - 1) // STEPS, heads * blocks * width, K + GAP
+    size, chunks, wide = K * width, (L + STEPS - 1) // STEPS, heads * blocks * width
+    spacing = (K + LANES - 1) // LANES * LANES + GAP
     scale = carray(float32_pointer(words[16]), (1,))[0]
     q = array(words[17], _reach(words[10], words[11], words[12], batch, L, heads, K))
     k = array(words[18], _reach(words[13], words[14], words[15], batch, L, heads, K))
