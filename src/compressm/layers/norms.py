@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressm.layers.rms_norm import rms_norm
 from compressm.scan.precision import at_least_float32
 
 
@@ -26,7 +27,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Normalise ``y`` ``(..., channels)``."""
-        return at_least_float32(self.weight) * F.rms_norm(y, y.shape[-1:], eps=self.eps)
+        return rms_norm(y, at_least_float32(self.weight), self.eps)
 
 
 class GatedRMSNorm(nn.Module):
@@ -46,6 +47,8 @@ class GatedRMSNorm(nn.Module):
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
         """Gate and normalise ``y`` ``(..., channels)``."""
         x = y * F.silu(z.to(y.dtype))
+        if self.groups == 1:
+            return rms_norm(x, at_least_float32(self.weight), self.eps)
         parts = x.reshape(*x.shape[:-1], self.groups, -1)
         normed = F.rms_norm(parts, parts.shape[-1:], eps=self.eps).reshape(x.shape)
         return at_least_float32(self.weight) * normed

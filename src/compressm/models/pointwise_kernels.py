@@ -230,6 +230,50 @@ def _gate_dropout_backward(arguments: Any, half: Any) -> None:
         )
 
 
+@compiled
+def _swiglu_row(gate: Any, value: Any, out: Any) -> None:
+    for i in range(gate.size):
+        g = item(gate, i)
+        put(out, i, g * _sigmoid(g) * item(value, i))
+
+
+@compiled
+def _swiglu_row_backward(gate: Any, value: Any, grad: Any, grad_gate: Any, grad_value: Any) -> None:
+    for i in range(gate.size):
+        g, passed = item(gate, i), item(grad, i)
+        open_ = _sigmoid(g)
+        put(grad_value, i, passed * g * open_)
+        put(grad_gate, i, passed * item(value, i) * open_ * (ONE + g * (ONE - open_)))
+
+
+@compiled
+def _swiglu(arguments: Any, half: Any) -> None:
+    """``out = silu(gate) * value``.
+
+    Words: worker, workers, rows, width; both (rows, 2 width) and out (rows, width), ``half``.
+    """
+    words = carray(arguments, (6,))
+    number, workers = worker(words)
+    rows, width = words[2], words[3]
+    both, out = carray(half(words[4]), (rows, 2 * width)), carray(half(words[5]), (rows, width))
+    for row in range(rows * number // workers, rows * (number + 1) // workers):
+        _swiglu_row(both[row, :width], both[row, width:], out[row])
+
+
+@compiled
+def _swiglu_backward(arguments: Any, half: Any) -> None:
+    """Words as of :func:`_swiglu` to both; gradients of out and of both (``half``)."""
+    words = carray(arguments, (7,))
+    number, workers = worker(words)
+    rows, width = words[2], words[3]
+    both, grad = carray(half(words[4]), (rows, 2 * width)), carray(half(words[5]), (rows, width))
+    grad_both = carray(half(words[6]), (rows, 2 * width))
+    for row in range(rows * number // workers, rows * (number + 1) // workers):
+        _swiglu_row_backward(
+            both[row, :width], both[row, width:], grad[row], grad_both[row, :width], grad_both[row, width:]
+        )
+
+
 def gelu_dropout_float32(arguments: Any) -> None:
     """Kernel of :func:`_gelu_dropout` for products in float32."""
     _gelu_dropout(arguments, float32_pointer)
@@ -268,3 +312,23 @@ def gate_backward_float32(arguments: Any) -> None:
 def gate_backward_bfloat16(arguments: Any) -> None:
     """Kernel of :func:`_gate_dropout_backward` for products in bfloat16."""
     _gate_dropout_backward(arguments, uint16_pointer)
+
+
+def swiglu_float32(arguments: Any) -> None:
+    """Kernel of :func:`_swiglu` for products in float32."""
+    _swiglu(arguments, float32_pointer)
+
+
+def swiglu_bfloat16(arguments: Any) -> None:
+    """Kernel of :func:`_swiglu` for products in bfloat16."""
+    _swiglu(arguments, uint16_pointer)
+
+
+def swiglu_backward_float32(arguments: Any) -> None:
+    """Kernel of :func:`_swiglu_backward` for products in float32."""
+    _swiglu_backward(arguments, float32_pointer)
+
+
+def swiglu_backward_bfloat16(arguments: Any) -> None:
+    """Kernel of :func:`_swiglu_backward` for products in bfloat16."""
+    _swiglu_backward(arguments, uint16_pointer)

@@ -20,6 +20,7 @@ from compressm.layers import (
     StateSpaceLayer,
 )
 from compressm.models.rms_norm import RMSNorm
+from compressm.models.swiglu import swiglu
 
 
 class MixerKind(NamedTuple):
@@ -83,8 +84,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., H)`` to the same shape."""
-        gate, value = self.up(x).chunk(2, dim=-1)
-        y: Tensor = self.down(F.silu(gate) * value)
+        y: Tensor = self.down(swiglu(self.up(x)))
         return y
 
 

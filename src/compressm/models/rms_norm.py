@@ -1,25 +1,14 @@
-"""The root-mean-square norm of pre-norm blocks, quick on a CPU where channels are few."""
+"""The root-mean-square norm of pre-norm blocks."""
 
-from array import array
-from typing import Any
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
-from compressm.scan.runtime import Kernel, run_kernel
-from compressm.scan.runtime.tracing import observed, plain
-
-_MODULE = "compressm.models.rms_norm_kernels"
-_FORWARD, _BACKWARD = Kernel(_MODULE, "rms_norm"), Kernel(_MODULE, "rms_norm_backward")
-_SMALL = 1 << 15  # elements: below this, threads cost more than they bring
-_GROUPS = 16  # of rows, whose gradients of the weight are summed apart
+from compressm.layers.rms_norm import rms_norm
 
 
 class RMSNorm(nn.RMSNorm):
     """``weight * x / sqrt(mean(x^2) + eps)`` over the last axis, ``torch.nn.RMSNorm`` with quicker gradients.
-
-    On a CPU PyTorch makes it of seven operators, each differentiated by itself: 0.6 ms for 2048 rows of 64,
-    forward and backward. In float32 and outside of tracing, a kernel for each direction takes their place.
 
     Args:
         channels: Channels ``H``.
@@ -31,36 +20,4 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``(..., H)``."""
-        fits = x.shape[-1:] == self.weight.shape and x.numel() > 0
-        if observed() or not fits or not plain(x, self.weight):
-            return super().forward(x)
-        normed: Tensor = _Norm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
-        return normed
-
-
-class _Norm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        x, weight = x.contiguous(), weight.contiguous()
-        rows = x.numel() // x.shape[-1]
-        out, scale, settings = torch.empty_like(x), x.new_empty(rows), array("d", [eps])
-        addresses = (x.data_ptr(), weight.data_ptr(), settings.buffer_info()[0], out.data_ptr())
-        run_kernel(_FORWARD, [rows, x.shape[-1], *addresses, scale.data_ptr()], _threads(x))
-        ctx.save_for_backward(x, weight, scale)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, scale = ctx.saved_tensors
-        grad, rows = grad.contiguous(), len(scale)
-        groups = min(rows, _GROUPS)
-        grad_x, sums = torch.empty_like(x), x.new_zeros(groups, x.shape[-1])
-        tensors = (grad, x, weight, scale, grad_x, sums)
-        words = [rows, x.shape[-1], groups, *(tensor.data_ptr() for tensor in tensors)]
-        run_kernel(_BACKWARD, words, min(_threads(x), groups))
-        return grad_x, sums.sum(0), None
-
-
-def _threads(x: Tensor) -> int:
-    return torch.get_num_threads() if x.numel() >= _SMALL else 1
+        return rms_norm(x, self.weight, cast(float, self.eps))
