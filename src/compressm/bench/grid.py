@@ -14,7 +14,7 @@ from compressm.bench.timing import Step, interleave
 from compressm.bench.work import products_alone, work
 from compressm.scan import linear_attention_scan
 from compressm.scan.lti.cost import choose_form
-from compressm.scan.ssd import default_chunk_size
+from compressm.scan.ssd import default_chunk_size, kernels_are_faster
 
 FORMS = ("scan", "convolution")
 LARGEST_KERNEL = 1 << 23
@@ -40,7 +40,7 @@ FORM_GRID = [
 ]
 CHUNK_GRID = [
     AttentionCase(name="linear attention", batch=4, L=512, heads=4, K=K, V=V, per_channel=per_channel)
-    for K, V in ((16, 64), (64, 64), (128, 128))
+    for K, V in ((16, 64), (64, 16), (64, 64), (128, 128), (256, 256))
     for per_channel in (False, True)
 ]
 CHUNKS = (16, 32, 64, 128)
@@ -83,7 +83,7 @@ def form_choice(
 def chunk_choice(
     case: AttentionCase, settings: Settings, method: Method, tick: Callable[[], None] | None = None
 ) -> Choice:
-    """Linear attention at several chunk sizes, and the default."""
+    """Linear attention at several chunk sizes and, on a CPU, by its kernels; and what is taken by itself."""
     operands = attention_operands(case, settings.device)
     steps: dict[str, Step] = {
         str(size): forward_backward(
@@ -91,10 +91,17 @@ def chunk_choice(
         )
         for size in CHUNKS
     }
+    q, _, v, log_decay = operands
+    kernels = settings.device == "cpu"
+    if kernels:
+        steps["recurrent"] = forward_backward(
+            lambda *given: linear_attention_scan(*given, form="recurrent")[0], operands
+        )
     decay = "per channel" if case.per_channel else "per head"
     words = f"batch {case.batch}, L={case.L}, {case.heads} heads, K={case.K}, V={case.V}, decay {decay}"
-    default = default_chunk_size(case.K, per_channel=case.per_channel)
-    return _measured(words, steps, str(default), settings, method, tick)
+    default = str(default_chunk_size(case.K, per_channel=case.per_channel))
+    picked = "recurrent" if kernels and kernels_are_faster(q, v, log_decay) else default
+    return _measured(words, steps, picked, settings, method, tick)
 
 
 def _measured(

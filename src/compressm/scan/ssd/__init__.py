@@ -103,4 +103,4 @@ def linear_attention_scan(
         return chunked_scan(q, k, v, log_decay, state, scale=scale, chunk_size=size)
 
 
-__all__ = ["FORMS", "default_chunk_size", "linear_attention_scan"]
+__all__ = ["FORMS", "default_chunk_size", "kernels_are_faster", "linear_attention_scan"]
