@@ -56,7 +56,7 @@ def linear_attention_scan(
         state: the state before the first step, (batch, heads, K, V); zero if None.
         scale: factor of the outputs; attention has ``K ** -0.5``.
         chunk_size: steps that the form "chunked" computes together, a power of two; L need not be a multiple.
-            By default 64 with one decay for each head and K of 64 or more, else 32: on a CPU at most 1.15
+            By default 64 with one decay for each head and K of 64 or more, else 32: on a CPU at most 1.25
             times the time of the best of 16 to 128, for K and V from 16 to 128 (``compressm bench --grid``).
         form: "recurrent" is made of kernels for CPUs, whose time is linear in K, and pads V to a multiple of
             16; "triton" of kernels for CUDA devices, which pad K and V to 16 or a multiple of 32 in

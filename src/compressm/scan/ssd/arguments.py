@@ -30,7 +30,7 @@ def kernels_of(q: Tensor) -> str | None:
 
 
 def kernels_are_faster(q: Tensor, v: Tensor, log_decay: Tensor) -> bool:
-    """Whether to prefer :func:`kernels_of` to the form "chunked" (``benchmarks/attention_forms.py``)."""
+    """Whether to prefer :func:`kernels_of` to the form "chunked" (``compressm bench --grid``)."""
     per_channel = log_decay.ndim == 4
     return q.device.type != "cpu" or per_channel or q.shape[3] * v.shape[3] <= MOST_STATES
 
