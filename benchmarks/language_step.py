@@ -4,10 +4,10 @@ python benchmarks/language_step.py [--rounds 7] [--threads 1] [--bf16] [--device
     [--figure FILE]
 
 benchmarks/results/language-step.json and language-step.png were made, on two cores, with
-python benchmarks/language_step.py --threads 2 --json benchmarks/results/language-step.json \\
-    --figure benchmarks/results/language-step.png
-language-step-mamba.json with --threads 2 --mixers mamba --rounds 25 --bf16, language-step-mamba-1.json with
---threads 1 and the same.
+python benchmarks/language_step.py --threads 2 --rounds 15 --bf16 \\
+    --json benchmarks/results/language-step.json --figure benchmarks/results/language-step.png
+language-step-mamba.json with --threads 2 --mixers mamba --rounds 40 --bf16, language-step-mamba-1.json with
+--threads 1, 25 rounds.
 
 Two layers, 64 channels, 16 sequences of 128 tokens, unless told otherwise (a GPU waits for its launches at
 this size: try --layers 4 --dim 512 --length 1024 there); forward, cross entropy, backward, AdamW, as training
@@ -31,6 +31,7 @@ from compressm.training import keep_freed_memory
 from compressm.training.device import Precision, autocast
 
 VOCABULARY = 67
+HALF = " bf16"  # behind the name of a layer under autocast
 SIZES = {
     "mamba": (128, 64, 32, 16, 12, 8, 4),
     "mamba2": (128, 64, 32, 16),
@@ -96,7 +97,7 @@ def measure(mixer: str, given: argparse.Namespace) -> dict[str, dict[int, float]
             step()
             seconds[key].append(time.perf_counter() - began)
     return {
-        mixer if precision == "float32" else f"{mixer} {precision}": {
+        mixer + (HALF if precision == "bf16" else ""): {
             size: statistics.median(seconds[precision, size]) for size in SIZES[mixer]
         }
         for precision in precisions
@@ -131,9 +132,15 @@ def draw(medians: dict[str, dict[int, float]]) -> Figure:
     """Step time against states."""
     figure = Figure(figsize=(5.4, 3.6))
     axes = figure.add_subplot()
-    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    for colour, (name, seconds) in zip(colours, medians.items(), strict=False):
-        axes.plot(list(seconds), [1e3 * s for s in seconds.values()], "o-", color=colour, label=name)
+    colours = dict(
+        zip(SIZES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True)
+    )
+    for name, seconds in medians.items():
+        half = name.endswith(HALF)
+        axes.plot(
+            list(seconds), [1e3 * s for s in seconds.values()], "o:" if half else "o-",
+            color=colours[name.removesuffix(HALF)], mfc="white" if half else None, label=name,
+        )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks([4, 8, 16, 32, 64, 128], ["4", "8", "16", "32", "64", "128"])
@@ -142,7 +149,7 @@ def draw(medians: dict[str, dict[int, float]]) -> Figure:
     axes.set_xlabel("states of a layer (key channels of a head)")
     axes.set_ylabel("training step, ms")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
