@@ -1,4 +1,4 @@
-"""Triton's kernels on a machine without a graphics card: interpreted, in a process of their own."""
+"""What tests of recurrences share: Triton's kernels, interpreted in their own process; poisoned memory."""
 
 import importlib.util
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 WORKER = Path(__file__).with_name("triton_worker.py")
 
@@ -40,3 +41,14 @@ def interpreted() -> Iterator[Callable[..., tuple[Any, ...]]]:
         yield call
         assert process.stdin is not None
         process.stdin.close()
+
+
+@pytest.fixture
+def poisoned_buffers() -> Iterator[None]:
+    """``torch.empty`` gives NaN: whatever is not written shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(before)

@@ -1,6 +1,5 @@
 """What holds beyond the formula: carried states, clean buffers, repeatable bits, digits, types."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -9,17 +8,6 @@ import torch
 from compressm.scan import lti_scan
 
 FAST = ("convolution", "scan")
-
-
-@pytest.fixture
-def poisoned_buffers() -> Iterator[None]:
-    """``torch.empty`` gives NaN: whatever is not written shows."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(before)
 
 
 @pytest.mark.usefixtures("poisoned_buffers")

@@ -1,22 +1,11 @@
 """What holds beyond the formula: carried windows, clean buffers, repeatable bits."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from compressm.scan.short_convolution import short_convolution
-
-
-@pytest.fixture
-def poisoned_buffers() -> Iterator[None]:
-    """``torch.empty`` gives NaN: whatever is not written shows."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(before)
 
 
 @pytest.mark.usefixtures("poisoned_buffers")

@@ -1,6 +1,5 @@
 """What holds beyond the formula: carried states, extreme decays, repeatable bits, types, tracing."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -78,16 +77,6 @@ def test_a_decay_of_zero_has_a_logarithm(oracle: SimpleNamespace, per_channel: b
     narrow = {name: value.detach().float().requires_grad_() for name, value in given.items()}
     wrong = oracle.errors(oracle.gradients(linear_attention_scan, narrow, form="recurrent"), wanted)
     assert all(error <= 2e-6 for error in wrong.values()), wrong
-
-
-@pytest.fixture
-def poisoned_buffers() -> Iterator[None]:
-    """``torch.empty`` gives NaN: whatever is not written shows."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(before)
 
 
 @both_decays
