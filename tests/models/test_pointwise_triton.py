@@ -105,6 +105,9 @@ def test_half_precision_and_strided_operands(interpreted: Interpreted) -> None:
     hidden = call(interpreted, "gelu", both, seed, 0.5, single=True)
     assert hidden.dtype == torch.bfloat16
     assert close(hidden, F.gelu(both.double()) * mask((33, 12), seed, 0.5), HALF)
+    rounded = call(interpreted, "gelu", grad, seed, 0.5, True, single=True)
+    assert rounded.dtype == torch.bfloat16
+    assert close(rounded, F.gelu(grad.double()) * mask((33, 6), seed, 0.5), HALF)
 
 
 def test_extreme_values_stay_finite_and_right(interpreted: Interpreted) -> None:

@@ -192,13 +192,13 @@ def _pull(grads: tuple[Tensor | None, ...], given: InnerOperands, kept: _Kept) -
     found = (
         grad_xz,
         grad_filters,
-        None if given.filter_bias is None else grad_bias,
+        grad_bias,
         torch.mm(grad_rows.t(), x),
         grad_dt_weight,
         scan.bias.sum(0)[:d],
         unpack(scan.A.sum(0), d).mul_(kept.A),
         scan.D.sum(0)[:d],
-        None if given.window is None else before_first,
+        before_first,
         None if given.state is None else unpack(scan.carry, d),
     )
     return tuple(

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compressm.models.pointwise import WORTH_A_KERNEL
 from compressm.scan.runtime import STORED, Kernel, run_kernel, stored
 from compressm.scan.runtime.tracing import observed, plain
 
 _MODULE = "compressm.models.pointwise_kernels"
 _FORWARD, _BACKWARD = stored(_MODULE, "swiglu"), stored(_MODULE, "swiglu_backward")
-_WORTH_A_KERNEL = 1 << 12  # elements of both halves: a few steps of a stream have no passes to save
 _SMALL = 1 << 15  # below this, threads cost more than they bring
 
 
@@ -21,7 +21,7 @@ def swiglu(both: Tensor) -> Tensor:
     Kernels serve float32 and bfloat16 on a CPU, outside of tracing, and compute in float32; PyTorch does the
     rest.
     """
-    if observed() or both.numel() < _WORTH_A_KERNEL or not plain(both, dtypes=tuple(STORED)):
+    if observed() or both.numel() < WORTH_A_KERNEL or not plain(both, dtypes=tuple(STORED)):
         gate, value = both.chunk(2, dim=-1)
         return F.silu(gate) * value
     out: Tensor = _SwiGLU.apply(both)  # type: ignore[no-untyped-call]

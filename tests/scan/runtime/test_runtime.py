@@ -224,7 +224,7 @@ def test_all_that_a_kernel_is_made_of_is_watched() -> None:
         name.removeprefix("compressm.scan.") for name in sources("compressm.scan.selective.backward_kernel")
     }
     assert {"runtime.arrays", "runtime.vectors", "runtime.widths", "selective.channels"} <= parts
-    assert {"selective.functions", "selective.layout"} <= parts
+    assert {"runtime.functions", "selective.layout"} <= parts
     assert "selective.cpu" not in parts
 
 

@@ -60,3 +60,10 @@ def test_the_kernels_are_asked_only_for_what_they_serve(oracle: SimpleNamespace)
     wide = {name: value.detach().double() for name, value in given.items()}
     with pytest.raises(ValueError, match=r"'recurrent' serves float32 on the CPU, but q is torch.float64 on"):
         linear_attention_scan(**wide, form="recurrent")
+
+
+def test_a_positive_logarithm_is_found_beside_what_is_no_number(oracle: SimpleNamespace) -> None:
+    given = oracle.operands(2, 7, 2, 3, 4, torch.float32, per_channel=False)
+    given["log_decay"].data[0, :2, 0] = torch.tensor([torch.nan, 0.5])
+    with pytest.raises(ValueError, match=r"must not be positive, but its largest entry is 0.5;"):
+        linear_attention_scan(**given)

@@ -11,11 +11,11 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO, array, rows, scratch
+from compressm.scan.runtime.functions import ONE, exp2, flush, sigmoid
 from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import fold, load, load_part, spread, spread_item, store, sum_lanes
 from compressm.scan.runtime.widths import HALF, LANES
 from compressm.scan.selective.channels import SPACING, make_deltas, read_inputs_and_slopes, slices
-from compressm.scan.selective.functions import ONE, exp2, flush, sigmoid
 from compressm.scan.selective.layout import STEPS
 
 LN2 = np.float32(0.6931471805599453)

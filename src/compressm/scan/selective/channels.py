@@ -5,10 +5,10 @@ from typing import Any
 from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO
+from compressm.scan.runtime.functions import faded, sigmoid_from, softplus, softplus_from
 from compressm.scan.runtime.pointers import compiled
 from compressm.scan.runtime.vectors import load, spread, spread_item, store
 from compressm.scan.runtime.widths import LANES
-from compressm.scan.selective.functions import faded, sigmoid_from, softplus, softplus_from
 from compressm.scan.selective.layout import STEPS
 
 SPACING = STEPS * LANES + 5 * LANES

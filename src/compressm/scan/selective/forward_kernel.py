@@ -15,11 +15,11 @@ from typing import Any
 from numba import carray
 
 from compressm.scan.runtime.arrays import array, rows, scratch
+from compressm.scan.runtime.functions import exp2, flush, sigmoid
 from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import load, spread_item, store
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.channels import SPACING, make_deltas, read_inputs, slices
-from compressm.scan.selective.functions import exp2, flush, sigmoid
 from compressm.scan.selective.layout import STEPS
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO, array, copy_row, scratch
+from compressm.scan.runtime.functions import sigmoid
 from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import load, spread, store
 from compressm.scan.runtime.widths import LANES
-from compressm.scan.selective.functions import sigmoid
 from compressm.scan.short_convolution.layout import STEPS
 from compressm.scan.short_convolution.strips import (
     clear,

@@ -9,10 +9,10 @@ from typing import Any
 from numba import carray
 
 from compressm.scan.runtime.arrays import array, copy_row, scratch
+from compressm.scan.runtime.functions import sigmoid
 from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import store
 from compressm.scan.runtime.widths import LANES
-from compressm.scan.selective.functions import sigmoid
 from compressm.scan.short_convolution.layout import STEPS
 from compressm.scan.short_convolution.strips import (
     filtered,

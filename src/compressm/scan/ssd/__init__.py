@@ -64,9 +64,9 @@ def linear_attention_scan(
             plain PyTorch. All are exact up to rounding, for decays of any strength. In float32 "auto" is
             "recurrent" on a CPU, but for one decay per head with K V above 2^14, and "triton" on a CUDA
             device where Triton is installed; else it is "chunked", as it is where ``chunk_size`` is given.
-            Where flash-linear-attention is installed as well, and TF32 is
-            allowed to products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``), "auto" takes
-            whichever was faster when first measured, except under ``torch.compile``.
+            Where flash-linear-attention is installed as well, and TF32 is allowed to products
+            (``torch.backends.cuda.matmul.fp32_precision = "tf32"``), "auto" takes whichever was faster when
+            first measured, except under ``torch.compile``.
 
     Returns:
         Outputs y, (batch, L, heads, V), and the state after the last step, (batch, heads, K, V). Under

@@ -100,10 +100,11 @@ def check_decays(log_decay: Tensor) -> None:
 
     Looked at on a CPU alone: elsewhere every call would wait for the device.
     """
-    if log_decay.device.type != "cpu":
+    # The largest is found in one pass; where it is no number, a positive one may stand beside it.
+    if log_decay.device.type != "cpu" or log_decay.detach().amax().item() <= 0:
         return
-    largest = log_decay.detach().amax().item()
-    if largest > 0:
+    if bool((log_decay > 0).any()):
+        largest = log_decay.detach().nan_to_num(-torch.inf, torch.inf, -torch.inf).amax().item()
         raise ValueError(
             f"linear_attention_scan: log_decay must not be positive, but its largest entry is {largest:g}; "
             "pass the logarithm of a decay between 0 and 1"

@@ -17,6 +17,7 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO, array, copy_row, rows, scratch
+from compressm.scan.runtime.functions import LOG2_E, exp2
 from compressm.scan.runtime.pointers import compiled, float32_pointer, worker
 from compressm.scan.runtime.vectors import (
     fold,
@@ -31,7 +32,6 @@ from compressm.scan.runtime.vectors import (
     sum_lanes,
 )
 from compressm.scan.runtime.widths import DOUBLE, HALF, LANES
-from compressm.scan.selective.functions import LOG2_E, exp2
 from compressm.scan.ssd.recurrent_layout import STEPS
 
 TINY = np.float32(1e-30)
