@@ -16,7 +16,7 @@ from torch import Tensor
 from compressm.scan.runtime import STORED
 from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.runtime.widths import LANES
-from compressm.scan.selective.cpu import LowRank, scan_adjoint, scan_forward, sum_groups
+from compressm.scan.selective.cpu import LowRank, Operands, carry_of, run_adjoint, run_forward
 from compressm.scan.selective.layout import unpack
 from compressm.scan.short_convolution.cpu import convolve, convolve_backward
 
@@ -84,11 +84,6 @@ class InnerOperands(NamedTuple):
             and (self.state is None or self.state.shape == (batch, d, N))
         )
 
-    @property
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """``select`` and ``dt_weight`` of the type that products are made in."""
-        return self.select.to(self.xz.dtype), self.dt_weight.to(self.xz.dtype)
-
 
 def mamba_inner(given: InnerOperands) -> tuple[Tensor, Tensor, Tensor]:
     """From what ``in_proj`` makes to what ``out_proj`` takes. Differentiable once by every operand.
@@ -108,8 +103,8 @@ class _Inner(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *operands: Any) -> tuple[Tensor, Tensor, Tensor]:
         given = InnerOperands(*operands)
-        results, kept = _run(given, keep=True)
-        ctx.save_for_backward(*given, *kept)
+        results, kept, recurrence = _run(given, keep=True)
+        ctx.save_for_backward(*given, *kept, *recurrence)
         # A loss that ignores the final state must not pay for its gradient.
         ctx.set_materialize_grads(False)
         return results
@@ -117,74 +112,71 @@ class _Inner(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        count = len(InnerOperands._fields)
+        first, second = len(InnerOperands._fields), len(InnerOperands._fields) + len(_Kept._fields)
         if all(grad is None for grad in grads):
-            return (None,) * count
+            return (None,) * first
         saved = ctx.saved_tensors
-        return _pull(grads, InnerOperands(*saved[:count]), _Kept(*saved[count:]))
+        given, kept = InnerOperands(*saved[:first]), _Kept(*saved[first:second])
+        return _pull(grads, given, kept, Operands(*saved[second:]))
 
 
 class _Kept(NamedTuple):
-    """What the backward pass starts from besides the operands."""
+    """What the backward pass starts from besides the operands, and those of the recurrence."""
 
-    x: Tensor
     chosen: Tensor
-    delta: Tensor | None  # none where the recurrence makes it
+    select: Tensor
     A: Tensor
     plain: Tensor
     before: Tensor
 
 
-def _run(given: InnerOperands, *, keep: bool) -> tuple[tuple[Tensor, Tensor, Tensor], _Kept]:
-    (d, rank, _), (batch, L, _) = given.sizes, given.xz.shape
-    select, dt_weight = given.weights
+def _run(given: InnerOperands, *, keep: bool) -> tuple[tuple[Tensor, Tensor, Tensor], _Kept, Operands]:
+    (d, rank, N), (batch, L, _) = given.sizes, given.xz.shape
+    select = given.select.to(given.xz.dtype)
     x, window = convolve(given.xz[..., :d], given.filters, given.filter_bias, given.window, silu=True)
     rows = torch.mm(x.view(-1, d), select.t())
     chosen, A = rows.view(batch, L, -1), -torch.exp(given.A_log.float())
-    delta = None if rank <= LOW_RANK else torch.mm(rows[:, :rank], dt_weight.t()).view(batch, L, d)
-    y, state, plain, before = scan_forward(
-        x, *_recurrence(given, chosen, delta, A), None if given.state is None else given.state.float(),
-        softplus=True, keep=keep,
+    delta: Tensor | LowRank
+    if rank <= LOW_RANK:
+        delta = LowRank(chosen[..., :rank], given.dt_weight.float())
+    else:
+        delta = torch.mm(rows[:, :rank], given.dt_weight.to(rows.dtype).t()).view(batch, L, d)
+    recurrence = Operands.of(
+        x, delta, A, chosen[..., rank : rank + N], chosen[..., rank + N :], given.D.float(),
+        given.xz[..., d:], given.dt_bias.float(),
     )  # fmt: skip
-    return (y, window, state), _Kept(x, chosen, delta, A, plain, before)
+    carry = carry_of(None if given.state is None else given.state.float(), recurrence)
+    y, carry, plain, before = run_forward(recurrence, carry, softplus=True, keep=keep)
+    results = (y[..., :d].contiguous(), window, unpack(carry, d))
+    return results, _Kept(chosen, select, A, plain, before), recurrence
 
 
-def _recurrence(
-    given: InnerOperands, chosen: Tensor, delta: Tensor | None, A: Tensor
-) -> tuple[Tensor | LowRank, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Operands of the recurrence from the time steps to their bias, in the order of its arguments."""
-    d, rank, N = given.sizes
-    steps = LowRank(chosen[..., :rank], given.dt_weight.float()) if delta is None else delta
-    B, C, z = chosen[..., rank : rank + N], chosen[..., rank + N :], given.xz[..., d:]
-    return steps, A, B, C, given.D.float(), z, given.dt_bias.float()
-
-
-def _pull(grads: tuple[Tensor | None, ...], given: InnerOperands, kept: _Kept) -> tuple[Tensor | None, ...]:
+def _pull(
+    grads: tuple[Tensor | None, ...], given: InnerOperands, kept: _Kept, recurrence: Operands
+) -> tuple[Tensor | None, ...]:
     """Gradients of all operands, from those of outputs, window and state."""
     (d, rank, N), (batch, L, _) = given.sizes, given.xz.shape
     grad_y, grad_window, grad_state = grads
-    select, dt_weight = given.weights
     grad_xz, grad_chosen = torch.empty_like(given.xz), torch.empty_like(kept.chosen)
     grad_z, whole = grad_xz[..., d:], d % LANES == 0
-    scan, low = scan_adjoint(
-        grad_y, grad_state, kept.x, *_recurrence(given, kept.chosen, kept.delta, kept.A), kept.plain,
-        kept.before, softplus=True, grad_z=grad_z if whole else None,
+    made = run_adjoint(
+        recurrence, grad_y, carry_of(grad_state, recurrence), kept.plain, kept.before, softplus=True,
+        grad_z=grad_z if whole else None,
     )  # fmt: skip
     if not whole:
-        grad_z.copy_(scan.z[..., :d])
-    rows, grad_rows = kept.chosen.view(batch * L, -1), grad_chosen.view(batch * L, -1)
-    x = kept.x.view(-1, d)
-    if kept.delta is None:
-        grad_chosen[..., :rank] = sum_groups(low.rows, L)
-        grad_dt_weight = unpack(low.weight.sum(0), d)
+        grad_z.copy_(made.z[..., :d])
+    x, grad_rows = recurrence.u[..., :d].reshape(-1, d), grad_chosen.view(batch * L, -1)
+    grad_channels = made.sum_channels(d)
+    if rank <= LOW_RANK:
+        grad_chosen.copy_(made.sum_rows(L))
+        grad_dt_weight = grad_channels[:, N : N + rank]
     else:
+        grad_chosen[..., rank:] = made.sum_rows(L)
+        grad_delta, dt_weight = made.delta[..., :d].reshape(-1, d), given.dt_weight.to(x.dtype)
         # Products with few columns are quicker with few rows instead.
-        grad_delta = scan.delta[..., :d].reshape(-1, d)
         grad_rows[:, :rank] = torch.mm(dt_weight.t().contiguous(), grad_delta.t()).t()
-        grad_dt_weight = torch.mm(rows[:, :rank].t(), grad_delta).t()
-    grad_chosen[..., rank : rank + N] = sum_groups(scan.B, L)
-    grad_chosen[..., rank + N :] = sum_groups(scan.C, L)
-    grad_x = scan.u[..., :d].reshape(-1, d).addmm_(grad_rows, select).view(batch, L, d)
+        grad_dt_weight = torch.mm(kept.chosen.view(batch * L, -1)[:, :rank].t(), grad_delta).t()
+    grad_x = made.u[..., :d].reshape(-1, d).addmm_(grad_rows, kept.select).view(batch, L, d)
     _, grad_filters, grad_bias, before_first = convolve_backward(
         grad_x, grad_window, given.xz[..., :d], given.filters, given.filter_bias, given.window, silu=True,
         grad_x=grad_xz[..., :d],
@@ -195,11 +187,11 @@ def _pull(grads: tuple[Tensor | None, ...], given: InnerOperands, kept: _Kept) -
         grad_bias,
         torch.mm(grad_rows.t(), x),
         grad_dt_weight,
-        scan.bias.sum(0)[:d],
-        unpack(scan.A.sum(0), d).mul_(kept.A),
-        scan.D.sum(0)[:d],
+        grad_channels[:, -1],
+        grad_channels[:, :N] * kept.A,
+        grad_channels[:, -2],
         before_first,
-        None if given.state is None else unpack(scan.carry, d),
+        None if given.state is None else unpack(made.carry, d),
     )
     return tuple(
         None if grad is None or x is None else grad.to(x.dtype) for grad, x in zip(found, given, strict=True)

@@ -103,7 +103,7 @@ def _write_gradients(
 
     Those of D and bias grow; that of delta may go where ``slopes`` lie.
     """
-    sum_D, sum_bias = load(grad_D, channel), load(grad_bias, channel)
+    sum_D, sum_bias = load(grad_D, 0), load(grad_bias, 0)
     for t in range(steps):
         at, here = start + t * stride, t * LANES
         u_t, dy_t, v_t = load(u, at), load(dy, here), load(grad_v, here)
@@ -114,8 +114,8 @@ def _write_gradients(
         store(grad_delta, first + t * gap, slope)
         sum_D = sum_D + dy_t * u_t
         sum_bias = sum_bias + slope
-    store(grad_D, channel, sum_D)
-    store(grad_bias, channel, sum_bias)
+    store(grad_D, 0, sum_D)
+    store(grad_bias, 0, sum_bias)
 
 
 @compiled
@@ -138,40 +138,39 @@ def _pull_deltas(
 
 @compiled
 def _backward(arguments: Any, pointer: Any) -> None:
-    """Kernel of rows at a ``pointer``; gradients of A, B, C, D and bias, in float32, grow from what is there.
+    """Kernel of rows at a ``pointer``; gradients in float32 grow from what is there, others are written.
 
     Words: worker, workers, batch, L, N, blocks, softplus, gated, groups; u, delta, bias, A, B, C, D, z;
-    outputs before the gate, states before chunks, gradient of y; gradients of u, delta, z, A (batch, blocks,
-    N, LANES), B and C (groups, batch, N, chunks STEPS), D and bias (batch, channels); carry (gradient of the
-    final, then of the initial state); strides of B, C, z and z's gradient from sequence to sequence and from
-    step to step; rank of delta, or 0 where it is given whole, and if it is not: ``low``, its strides, what it
-    is multiplied by, and the gradients of both, (groups, batch, rank, chunks STEPS) and (batch, blocks, rank,
-    LANES), instead of delta's.
+    outputs before the gate, states before chunks, gradient of y; gradients of u, delta and z; of what has a
+    row for each step, (groups, batch, rank + 2N, chunks STEPS): ``low``, B and C; of what each channel has,
+    (batch, blocks, N + rank + 2, LANES): A, ``weight``, D and bias; carry (gradient of the final, then of the
+    initial state), (batch, blocks, N, LANES); strides of B, C, z and z's gradient from sequence to sequence
+    and from step to step; rank of delta, or 0 where it is given whole, and if it is not: ``low``, its
+    strides, and the ``weight`` that it is multiplied by. Delta's gradient is written only where it is whole.
     """
-    words = carray(arguments, (44,))
+    words = carray(arguments, (39,))
     batch, L, N, blocks = words[2], words[3], words[4], words[5]
     positive, gated, groups = words[6], words[7], words[8]
     channels, size, chunks = blocks * LANES, N * LANES, (L + STEPS - 1) // STEPS
     strips, padded = batch * blocks, chunks * STEPS
-    rank, stride_low = words[37], words[40]
+    rank, stride_low = words[34], words[37]
     whole = 0 if rank > 0 else 1
     u = carray(pointer(words[9]), (batch, L * channels))
     delta = carray(pointer(words[10]), (batch, whole * L * channels))
-    low = slices(pointer(words[38]), words[39], stride_low, batch * (1 - whole), L, rank)
-    weight, grad_weight = rows(words[41], blocks, rank * LANES), rows(words[43], strips, rank * LANES)
-    grad_low = rows(words[42], groups * batch, rank * padded)
+    low = slices(pointer(words[35]), words[36], stride_low, batch * (1 - whole), L, rank)
+    weight = rows(words[38], blocks, rank * LANES)
     bias, A, D = array(words[11], channels), rows(words[12], blocks, size), array(words[15], channels)
-    B, stride_B = slices(pointer(words[13]), words[29], words[30], batch, L, N), words[30]
-    C, stride_C = slices(pointer(words[14]), words[31], words[32], batch, L, N), words[32]
-    z, stride_z = slices(pointer(words[16]), words[33], words[34], gated * batch, L, channels), words[34]
+    B, stride_B = slices(pointer(words[13]), words[26], words[27], batch, L, N), words[27]
+    C, stride_C = slices(pointer(words[14]), words[28], words[29], batch, L, N), words[29]
+    z, stride_z = slices(pointer(words[16]), words[30], words[31], gated * batch, L, channels), words[31]
     plain = carray(pointer(words[17]), (batch, gated * L * channels))
     before, grad_y = rows(words[18], strips, chunks * size), carray(pointer(words[19]), (batch, L * channels))
     grad_u = carray(pointer(words[20]), (batch, L * channels))
     grad_delta = carray(pointer(words[21]), (batch, whole * L * channels))
-    grad_z = slices(pointer(words[22]), words[35], words[36], gated * batch, L, channels)
-    grad_A, carry = rows(words[23], strips, size), rows(words[28], strips, size)
-    grad_B, grad_C = rows(words[24], groups * batch, N * padded), rows(words[25], groups * batch, N * padded)
-    grad_D, grad_bias = rows(words[26], batch, channels), rows(words[27], batch, channels)
+    grad_z = slices(pointer(words[22]), words[32], words[33], gated * batch, L, channels)
+    grad_rows = rows(words[23], groups * batch, (rank + 2 * N) * padded)
+    grad_channels = rows(words[24], strips, size + (rank + 2) * LANES)
+    carry = rows(words[25], strips, size)
     memory = scratch(9 * SPACING)
     dt, v, dy = memory, memory[SPACING:], memory[2 * SPACING :]
     grad_dt, grad_v, inner = memory[3 * SPACING :], memory[4 * SPACING :], memory[5 * SPACING : 8 * SPACING]
@@ -182,11 +181,15 @@ def _backward(arguments: Any, pointer: Any) -> None:
         part = group * batch + b
         for block in range(group * blocks // groups, (group + 1) * blocks // groups):
             channel, strip = block * LANES, b * blocks + block
+            grad_A, grad_weight = grad_channels[strip], grad_channels[strip][size:]
+            grad_D, grad_bias = grad_weight[rank * LANES :], grad_weight[(rank + 1) * LANES :]
             inner[2 * SPACING :] = ZERO  # the last chunk may be short: its rest adds nothing
             for chunk in range(chunks - 1, -1, -1):
                 first = chunk * STEPS
                 steps, start = min(STEPS, L - first), first * channels + channel
-                low_here = low[(1 - whole) * (b * words[39] + first * stride_low) :]
+                grad_low = grad_rows[part][first:]
+                grad_B, grad_C = grad_low[rank * padded :], grad_low[(rank + N) * padded :]
+                low_here = low[(1 - whole) * (b * words[36] + first * stride_low) :]
                 # Two calls, each of one layout, run faster than one of both.
                 if rank > 0:
                     make_deltas(low_here, stride_low, weight[block], rank, steps, dt)
@@ -199,29 +202,28 @@ def _backward(arguments: Any, pointer: Any) -> None:
                         dt, v, slopes,
                     )  # fmt: skip
                 _read_gradients(
-                    grad_y[b], z[gated * (b * words[33] + first * stride_z + channel) :], stride_z, plain[b],
-                    grad_z[gated * (b * words[35] + first * words[36] + channel) :], words[36], start,
+                    grad_y[b], z[gated * (b * words[30] + first * stride_z + channel) :], stride_z, plain[b],
+                    grad_z[gated * (b * words[32] + first * words[33] + channel) :], words[33], start,
                     channels, steps, gated, dy, grad_dt, grad_v,
                 )  # fmt: skip
                 _pull(
-                    A[block], B[b * words[29] + first * stride_B :], stride_B,
-                    C[b * words[31] + first * stride_C :], stride_C, before[strip][chunk * size :],
-                    carry[strip], grad_A[strip], grad_B[part][first:], grad_C[part][first:],
-                    N, steps, padded, dt, v, dy, grad_dt, grad_v, inner,
+                    A[block], B[b * words[26] + first * stride_B :], stride_B,
+                    C[b * words[28] + first * stride_C :], stride_C, before[strip][chunk * size :],
+                    carry[strip], grad_A, grad_B, grad_C, N, steps, padded, dt, v, dy, grad_dt, grad_v, inner,
                 )  # fmt: skip
                 if rank > 0:
                     _write_gradients(
                         u[b], D, channel, start, channels, steps, positive, dt, slopes, dy, grad_dt, grad_v,
-                        grad_u[b], slopes, 0, LANES, grad_D[b], grad_bias[b],
+                        grad_u[b], slopes, 0, LANES, grad_D, grad_bias,
                     )  # fmt: skip
                     _pull_deltas(
                         slopes, low_here, stride_low, weight[block], rank, steps, padded,
-                        inner[2 * SPACING :], grad_low[part][first:], grad_weight[strip],
+                        inner[2 * SPACING :], grad_low, grad_weight,
                     )  # fmt: skip
                 else:
                     _write_gradients(
                         u[b], D, channel, start, channels, steps, positive, dt, slopes, dy, grad_dt, grad_v,
-                        grad_u[b], grad_delta[b], start, channels, grad_D[b], grad_bias[b],
+                        grad_u[b], grad_delta[b], start, channels, grad_D, grad_bias,
                     )  # fmt: skip
 
 

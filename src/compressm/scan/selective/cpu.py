@@ -37,8 +37,12 @@ class LowRank(NamedTuple):
     weight: Tensor
 
 
-class _Operands(NamedTuple):
-    """What both kernels read, in their order of words."""
+class Operands(NamedTuple):
+    """What both kernels read, as it lies in memory for them; the forward pass may keep it for the backward.
+
+    ``delta`` is empty where it is of low rank, and ``low`` and ``weight`` where it is not; ``z`` is empty
+    without a gate.
+    """
 
     u: Tensor
     delta: Tensor
@@ -48,28 +52,55 @@ class _Operands(NamedTuple):
     C: Tensor
     D: Tensor
     z: Tensor
+    low: Tensor
+    weight: Tensor
 
     @classmethod
     def of(
         cls, u: Tensor, delta: Tensor | LowRank, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
         z: Tensor | None, bias: Tensor | None,
-    ) -> "_Operands":  # fmt: skip
-        none = A.new_zeros(u.shape[2])
+    ) -> "Operands":  # fmt: skip
+        """Operands as :func:`~compressm.scan.selective_scan` takes them, brought into the kernels' order."""
+        none = A.new_zeros(u.shape[2]) if bias is None or D is None else A
+        empty = u.new_empty(0, 0, 0)
         return cls(
             u=pad_channels(u),
-            delta=u.new_empty(0) if isinstance(delta, LowRank) else pad_channels(delta),
+            delta=empty if isinstance(delta, LowRank) else pad_channels(delta),
             bias=pad_channels(none if bias is None else bias),
             A=pack(A * LOG2_E),
             B=rows_of(B),
             C=rows_of(C),
             D=pad_channels(none if D is None else D),
-            z=u.new_empty(0, 0, 0) if z is None else pad_rows(z),
+            z=empty if z is None else pad_rows(z),
+            low=rows_of(delta.rows) if isinstance(delta, LowRank) else empty,
+            weight=pack(delta.weight) if isinstance(delta, LowRank) else empty,
         )
+
+    @property
+    def gated(self) -> bool:
+        """Whether there is a gate."""
+        return self.z.numel() > 0
+
+    @property
+    def sizes(self) -> list[int]:
+        """Batch, L, N and blocks of channels."""
+        return [*self.u.shape[:2], self.B.shape[2], self.A.shape[0]]
+
+    @property
+    def addresses(self) -> list[int]:
+        """Those of the operands up to ``z``."""
+        return [x.data_ptr() for x in self[:8]]
 
     @property
     def strides(self) -> list[int]:
         """Those of the operands that may be slices, from sequence to sequence and from step to step."""
         return [stride for x in (self.B, self.C, self.z) for stride in x.stride()[:2]]
+
+    @property
+    def low_rank_words(self) -> list[int]:
+        """Rank of delta, ``low`` and its strides, ``weight``."""
+        (per_sequence, stride, _), low = self.low.stride(), self.low
+        return [low.shape[2], low.data_ptr(), per_sequence, stride, self.weight.data_ptr()]
 
 
 def kept_sizes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[int, int]:
@@ -84,40 +115,28 @@ def kept_sizes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[int, int]
 
 
 def scan_forward(
-    u: Tensor, delta: Tensor | LowRank, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     bias: Tensor | None, state: Tensor | None, *, softplus: bool, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Outputs, final state, and with ``keep`` what the backward pass starts from."""
-    (batch, L, d), N, gated = u.shape, A.shape[1], z is not None
-    given = _Operands.of(u, delta, A, B, C, D, z, bias)
-    y, carry = torch.empty_like(given.u), _carry(state, batch, d, N, A)
-    kept = kept_sizes(u, N, gated=gated, keep=keep)
-    plain, before = u.new_empty(kept[0]), A.new_empty(kept[1])
-    sizes = [batch, L, N, blocks_of(d), int(softplus), int(gated), int(keep)]
-    tensors = (*given, y, plain, carry, before)
-    low = _packed(delta)
-    words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides, *_low_rank_words(low)]
-    run_kernel(_FORWARD[u.dtype], words, _workers(u, N, batch * blocks_of(d)))
+    d = u.shape[2]
+    given = Operands.of(u, delta, A, B, C, D, z, bias)
+    y, carry, plain, before = run_forward(given, carry_of(state, given), softplus=softplus, keep=keep)
     return y[..., :d].contiguous(), unpack(carry, d), plain, before
 
 
-class Adjoint(NamedTuple):
-    """What the backward kernel makes, in its own order: channels padded to whole vectors, parts not summed.
-
-    Gradients of u, delta and z ``(batch, L, channels)``, of their type. In float32 those of A ``(batch,
-    blocks, N, LANES)``; of B and C ``(groups, batch, N, whole chunks of steps)``; of D and bias ``(batch,
-    channels)``; ``carry``, that of the initial state, ``(batch, blocks, N, LANES)``.
-    """
-
-    u: Tensor
-    delta: Tensor
-    z: Tensor
-    A: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor
-    bias: Tensor
-    carry: Tensor
+def run_forward(
+    given: Operands, carry: Tensor, *, softplus: bool, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As :func:`scan_forward`, all in the kernel's order; ``carry``, the initial state, becomes the final."""
+    gated, N = given.gated, given.B.shape[2]
+    y, kept = torch.empty_like(given.u), kept_sizes(given.u, N, gated=gated, keep=keep)
+    plain, before = given.u.new_empty(kept[0]), given.A.new_empty(kept[1])
+    flags, made = [int(softplus), int(gated), int(keep)], (y, plain, carry, before)
+    words = [*given.sizes, *flags, *given.addresses, *(x.data_ptr() for x in made), *given.strides]
+    batch, blocks = given.u.shape[0], given.A.shape[0]
+    run_kernel(_FORWARD[y.dtype], [*words, *given.low_rank_words], _workers(given, batch * blocks))
+    return y, carry, plain, before
 
 
 def scan_backward(
@@ -126,89 +145,82 @@ def scan_backward(
     bias: Tensor | None, plain: Tensor, before: Tensor, *, softplus: bool,
 ) -> Gradients:  # fmt: skip
     """Gradients of u, delta, A, B, C, D, z (empty without a gate), bias and the initial state."""
-    L, d = u.shape[1:]
-    made, _ = scan_adjoint(
-        grad_y, grad_final, u, delta, A, B, C, D, z, bias, plain, before, softplus=softplus
-    )
+    (_, L, d), N = u.shape, A.shape[1]
+    given = Operands.of(u, delta, A, B, C, D, z, bias)
+    made = run_adjoint(given, grad_y, carry_of(grad_final, given), plain, before, softplus=softplus)
+    rows, channels = made.sum_rows(L), made.sum_channels(d)
     return (
         made.u[..., :d].contiguous(),
         made.delta[..., :d].contiguous(),
-        unpack(made.A.sum(0), d),
-        sum_groups(made.B, L).clone(memory_format=torch.contiguous_format),
-        sum_groups(made.C, L).clone(memory_format=torch.contiguous_format),
-        made.D.sum(0)[:d].clone(),
+        channels[:, :N].contiguous(),
+        rows[..., :N].clone(memory_format=torch.contiguous_format),
+        rows[..., N:].clone(memory_format=torch.contiguous_format),
+        channels[:, N].clone(),
         u.new_empty(0) if z is None else made.z[..., :d].contiguous(),
-        made.bias.sum(0)[:d].clone(),
+        channels[:, N + 1].clone(),
         unpack(made.carry, d),
     )
 
 
-def scan_adjoint(
-    grad_y: Tensor | None, grad_final: Tensor | None,
-    u: Tensor, delta: Tensor | LowRank, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-    bias: Tensor | None, plain: Tensor, before: Tensor, *, softplus: bool, grad_z: Tensor | None = None,
-) -> tuple[Adjoint, LowRank]:  # fmt: skip
-    """As :func:`scan_backward`, in the kernel's order; that of delta is empty where it is of low rank.
+class Adjoint(NamedTuple):
+    """What the backward kernel makes, in its own order: channels padded to whole vectors, parts not summed.
 
-    Second are the gradients of its parts, (groups, batch, rank, whole chunks of steps) and (batch, blocks,
-    rank, LANES).
+    Gradients of u, delta (empty where it is of low rank) and z ``(batch, L, channels)``, of their type, and
+    in float32: ``rows``, of ``low``, B and C, ``(groups, batch, rank + 2N, whole chunks of steps)``;
+    ``channels``, of A, ``weight``, D and bias, ``(batch, blocks, N + rank + 2, LANES)``; ``carry``, that of
+    the initial state, ``(batch, blocks, N, LANES)``.
+    """
 
+    u: Tensor
+    delta: Tensor
+    z: Tensor
+    rows: Tensor
+    channels: Tensor
+    carry: Tensor
+
+    def sum_rows(self, L: int) -> Tensor:
+        """Gradients of ``low``, B and C side by side, ``(batch, L, rank + 2N)``; a view."""
+        return (self.rows[0] if len(self.rows) == 1 else self.rows.sum(0))[..., :L].mT
+
+    def sum_channels(self, d: int) -> Tensor:
+        """Gradients of A, ``weight``, D and bias side by side, ``(d, N + rank + 2)``."""
+        return unpack(self.channels.sum(0), d)
+
+
+def run_adjoint(
+    given: Operands, grad_y: Tensor | None, carry: Tensor, plain: Tensor, before: Tensor, *, softplus: bool,
+    grad_z: Tensor | None = None,
+) -> Adjoint:  # fmt: skip
+    """As :func:`scan_backward`, in the kernel's order.
+
+    ``carry``, the gradient of the final state, becomes that of the initial one.
     ``grad_z``, where given, is where the gradient of z goes: rows of whole vectors of channels, which may be
     parts of longer ones.
     """
-    (batch, L, d), N, groups = u.shape, A.shape[1], groups_of(u.shape[0], u.shape[2])
-    given = _Operands.of(u, delta, A, B, C, D, z, bias)
+    batch, L, N, blocks = given.sizes
+    groups, rank = groups_of(batch, given.u.shape[2]), given.low.shape[2]
     grad_y = torch.zeros_like(given.u) if grad_y is None else pad_channels(grad_y)
     if grad_z is None:
-        grad_z = u.new_empty((0, 0, 0) if z is None else given.u.shape)
-    carry = _carry(grad_final, batch, d, N, A)
-    grad_B, grad_C = A.new_zeros(2, groups, batch, N, chunks_of(L) * STEPS)
-    grad_D, grad_bias = A.new_zeros(2, batch, given.D.shape[0])
+        grad_z = torch.empty_like(given.u if given.gated else given.z)
     made = Adjoint(
         u=torch.empty_like(given.u),
         delta=torch.empty_like(given.delta),
         z=grad_z,
-        A=torch.zeros_like(carry),
-        B=grad_B,
-        C=grad_C,
-        D=grad_D,
-        bias=grad_bias,
+        rows=carry.new_zeros(groups, batch, rank + 2 * N, chunks_of(L) * STEPS),
+        channels=carry.new_zeros(batch, blocks, N + rank + 2, LANES),
         carry=carry,
     )
-    sizes = [batch, L, N, blocks_of(d), int(softplus), int(z is not None), groups]
-    tensors = (*given, plain, before, grad_y, *made)
-    low = _packed(delta)
-    rank = 0 if low is None else low.rows.shape[2]
-    grad_low = LowRank(
-        A.new_zeros(groups, batch, rank, chunks_of(L) * STEPS), A.new_zeros(*carry.shape[:2], rank, LANES)
-    )
-    words = [*sizes, *(x.data_ptr() for x in tensors), *given.strides, *grad_z.stride()[:2]]
-    words += [*_low_rank_words(low), *(x.data_ptr() for x in grad_low)]
-    run_kernel(_BACKWARD[u.dtype], words, _workers(u, N, batch * groups))
-    return made, grad_low
+    words = [*given.sizes, int(softplus), int(given.gated), groups, *given.addresses]
+    words += [x.data_ptr() for x in (plain, before, grad_y, *made)]
+    words += [*given.strides, *grad_z.stride()[:2], *given.low_rank_words]
+    run_kernel(_BACKWARD[given.u.dtype], words, _workers(given, batch * groups))
+    return made
 
 
-def _packed(delta: Tensor | LowRank) -> LowRank | None:
-    """Parts of a delta of low rank, in the kernels' order."""
-    return LowRank(rows_of(delta.rows), pack(delta.weight)) if isinstance(delta, LowRank) else None
-
-
-def _low_rank_words(low: LowRank | None) -> list[int]:
-    if low is None:
-        return [0] * 5
-    rank, (per_sequence, stride, _) = low.rows.shape[2], low.rows.stride()
-    return [rank, low.rows.data_ptr(), per_sequence, stride, low.weight.data_ptr()]
-
-
-def sum_groups(parts: Tensor, L: int) -> Tensor:
-    """A gradient (batch, L, N) of B or C, from (groups, batch, N, whole chunks of steps); a view."""
-    return (parts[0] if len(parts) == 1 else parts.sum(0))[..., :L].mT
-
-
-def _carry(state: Tensor | None, batch: int, d: int, N: int, like: Tensor) -> Tensor:
+def carry_of(state: Tensor | None, given: Operands) -> Tensor:
     """A packed copy of a state, which the kernels carry through time in place."""
-    return like.new_zeros(batch, blocks_of(d), N, LANES) if state is None else pack(state)
+    return given.A.new_zeros(given.u.shape[0], *given.A.shape) if state is None else pack(state)
 
 
-def _workers(u: Tensor, N: int, items: int) -> int:
-    return 1 if u.numel() * N < SMALL else min(torch.get_num_threads(), items)
+def _workers(given: Operands, items: int) -> int:
+    return 1 if given.u.numel() * given.B.shape[2] < SMALL else min(torch.get_num_threads(), items)
