@@ -91,6 +91,7 @@ def write_run(
             "kind": "summary",
             **closing,
             "total_seconds": elapsed,
+            "evaluation_seconds": 1.5,
             "step_seconds_before": 0.009 + 0.00009 * initial,
             "step_seconds_after": 0.009 + 0.00009 * final,
             "cut_seconds": 0.12 * attempts,

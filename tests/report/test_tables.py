@@ -2,6 +2,7 @@ import io
 import json
 import re
 import statistics
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -48,7 +49,14 @@ def test_step_times_floors_and_speedup_stand_beside_each_other(study):
     assert table.column("step time speed-up") == ("3.30×", "—", "—")
     totals = statistics.fmean(run.total_seconds for run in study if run.arm == "full")
     assert table.column("run time total (s)")[1] == f"{totals:.1f}"
+    assert table.column("run time training (s)")[1] == f"{totals - 1.5:.1f}"
     assert table.column("run time cuts (s)") == ("0.48", "—", "—")
+
+
+def test_runs_that_do_not_tell_evaluation_apart_have_no_training_time(study):
+    old = [replace(run, summary=replace(run.summary, evaluation_seconds=None)) for run in study]
+    assert "run time training (s)" not in [column.heading for column in summary_table(old).columns]
+    assert all(run.training_seconds is None for run in old)
 
 
 def test_the_row_of_the_headline_is_marked(study):

@@ -44,6 +44,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def numbers(folder: Path) -> list[dict[str, Any]]:
     """Metrics and cuts without what a clock says."""
     clocks = {"seconds", "step_seconds", "elapsed_seconds", "total_seconds", "cut_seconds", "floor_seconds"}
+    clocks |= {"evaluation_seconds"}
     clocks |= {"step_seconds_before", "step_seconds_after", "stages", "peak_memory", "streamed_per_second"}
     records = lines(folder / "metrics.jsonl") + lines(folder / "cuts.jsonl")
     return [{key: value for key, value in record.items() if key not in clocks} for record in records]
@@ -78,6 +79,7 @@ def test_a_run_leaves_everything_in_its_folder(tmp_path: Path) -> None:
     assert all(size <= 3 for size in sizes)
     assert evaluate(model, load("toy").test) == result.test
     assert metrics[-2]["accuracy"] == result.test.accuracy
+    assert 0 < metrics[-1]["evaluation_seconds"] < metrics[-1]["total_seconds"]
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path: Path) -> None:
@@ -106,7 +108,10 @@ def test_a_killed_run_resumes_as_if_it_had_never_stopped(tmp_path: Path, crash: 
         train(config, folder, watch=kill)
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')  # the line that a power cut leaves
+    scored = folder.read_checkpoint()["evaluation_seconds"]  # once before the last of these crashes
+    assert (scored > 0) == (crash == 33)
     resume(folder)
+    assert lines(tmp_path / "killed" / "metrics.jsonl")[-1]["evaluation_seconds"] > scored
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 

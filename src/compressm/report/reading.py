@@ -201,6 +201,7 @@ def _summary(record: Record, place: str) -> Summary:
         streamed_per_second=number(record, "streamed_per_second", place),
         recompilations=optional_integer(record, "recompilations", place),
         teacher_seconds=number(record, "teacher_seconds", place),
+        evaluation_seconds=number(record, "evaluation_seconds", place),
         stages=tuple(_stage(stage, place) for stage in record.get("stages") or ()),
     )
 

@@ -52,7 +52,8 @@ class Summary:
 
     `floor_*` is the time of a step with the recurrences taken out: what no cut can save. `flops_per_step` and
     `streamed_per_second` (steps one at a time, one sequence) are of the final model, `peak_memory` is in
-    bytes, `total_seconds` contain those of a teacher. Runs of older versions lack the later fields.
+    bytes, `total_seconds` contain those of a teacher, and `evaluation_seconds`, for scores on validation and
+    test data. Runs of older versions lack the later fields.
     """
 
     parameters: int | None = None
@@ -68,6 +69,7 @@ class Summary:
     streamed_per_second: float | None = None
     recompilations: int | None = None
     teacher_seconds: float | None = None
+    evaluation_seconds: float | None = None
     stages: tuple[Stage, ...] = ()
 
 
@@ -243,6 +245,12 @@ class Run:
             return self.summary.total_seconds
         elapsed = [line.elapsed_seconds for line in (*self.train, *self.validation)]
         return max((value for value in elapsed if value is not None), default=None)
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Seconds of the whole run without its scores on validation and test data; None if not told apart."""
+        evaluation = None if self.summary is None else self.summary.evaluation_seconds
+        return None if evaluation is None or self.total_seconds is None else self.total_seconds - evaluation
 
     @property
     def cut_seconds(self) -> float | None:

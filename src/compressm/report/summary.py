@@ -140,9 +140,11 @@ def _step_columns(groups: Sequence[Group]) -> list[tuple[Column, list[str]]]:
 
 def _total_columns(groups: Sequence[Group]) -> list[tuple[Column, list[str]]]:
     totals = [group.mean(lambda run: run.total_seconds) for group in groups]
+    training = [group.mean(lambda run: run.training_seconds) for group in groups]
     cuts = [group.mean(lambda run: run.cut_seconds) for group in groups]
     factor, unit = duration_unit(totals)
     return [
+        (Column("training", unit, group=RUN_GROUP), [fixed(value, 1) for value in scaled(training, factor)]),
         (Column("total", unit, group=RUN_GROUP), [fixed(value, 1) for value in scaled(totals, factor)]),
         (Column("cuts", "s", group=RUN_GROUP), [fixed(value, 2) for value in cuts]),
     ]

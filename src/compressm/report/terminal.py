@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from .headline import headline
 from .runs import Run
 from .summary import RUN_GROUP, STEP_GROUP, summary_table
-from .table import to_rich
+from .table import Table, to_rich
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def print_summary(runs: Sequence[Run], console: Console | None = None) -> None:
-    """Print headline, table and notes; a table too wide for the console is printed in two parts.
+    """Print headline, table and notes; a table too wide for the console is printed in parts.
 
     Args:
         runs: what to report, from `read_runs`.
@@ -32,9 +32,17 @@ def print_summary(runs: Sequence[Run], console: Console | None = None) -> None:
     console.print(Text(story.text, style="bold"))
     console.print(Text(story.basis, style="dim"))
     table = summary_table(runs)
-    whole = to_rich(table)
-    fits = whole.__rich_measure__(console, console.options.update(width=10_000)).maximum <= console.width
-    for part in (table,) if fits else table.split((STEP_GROUP, RUN_GROUP)):
-        console.print(to_rich(part, compact=not fits))
+    if _fits(table, console):
+        console.print(to_rich(table))
+    else:
+        results, costs = table.split((STEP_GROUP, RUN_GROUP))
+        parts = (costs,) if _fits(costs, console, compact=True) else costs.split((RUN_GROUP,))
+        for part in (results, *parts):
+            console.print(to_rich(part, compact=True))
     for note in table.notes:
         console.print(Text(note, style="yellow"))
+
+
+def _fits(table: Table, console: Console, *, compact: bool = False) -> bool:
+    unlimited = console.options.update(width=10_000)
+    return to_rich(table, compact=compact).__rich_measure__(console, unlimited).maximum <= console.width

@@ -246,10 +246,12 @@ def _log(session: Session, folder: RunFolder, window: _Window, cut: Cut | None) 
 
 
 def _score(session: Session, folder: RunFolder, kind: str, splits: Splits) -> Score:
+    began = time.perf_counter()
     if kind == "test":
         score = final_score(session.model, splits.test, session.objective)
     else:
         score = evaluate(session.model, splits.validation, session.objective)
+    session.evaluation_seconds += time.perf_counter() - began
     folder.write_metrics(
         kind=kind,
         step=session.step,
@@ -271,6 +273,7 @@ def _close(session: Session, folder: RunFolder, splits: Splits, teacher: Teacher
         parameters=sum(parameter.numel() for parameter in session.model.parameters()),
         states=session.model.state_dims,
         total_seconds=seconds,
+        evaluation_seconds=session.evaluation_seconds,
         step_seconds_before=before,
         step_seconds_after=after,
         cut_seconds=sum(record.seconds for record in session.records),

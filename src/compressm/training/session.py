@@ -60,6 +60,7 @@ class Session:
         device: Where it computes.
         objective: What the task's kind asks for.
         step: Optimiser steps done.
+        evaluation_seconds: Time that scoring on validation and test data took.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Session:
         self.config = config
         self._began = time.perf_counter()
         self._earlier = 0.0 if checkpoint is None else checkpoint["elapsed"]
+        self.evaluation_seconds = 0.0 if checkpoint is None else checkpoint["evaluation_seconds"]
         self._step_times: list[tuple[int, float]] = []
         self._graph: GraphedStep | None = None
         self._usual = 0  # steps made without it since the layers had their sizes
@@ -222,6 +224,7 @@ class Session:
             "loss": self._loss.state_dict(),
             **random_states(self.device),
             "elapsed": self.elapsed,
+            "evaluation_seconds": self.evaluation_seconds,
             "step_times": self._step_times,
         }
 
