@@ -13,7 +13,7 @@ import compressm
 from compressm.adapters import AttentionAdapter, Weighting, find_layers
 from compressm.adapters.attention_structure import gradients_by_states, recurrence
 from compressm.layers import DeltaNet, GatedDeltaNet, GatedLinearAttention, RetNet
-from compressm.layers.delta_rule import delta_rule_scan
+from compressm.scan.delta_rule import delta_rule_scan
 from compressm.scan.ssd.reference import reference_scan
 
 H, K, HEADS = 6, 5, 2

@@ -26,6 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "FORM_GRID", [LtiCase(name="grid", batch=1, L=8, H=2, N=2)])
     chunks = [AttentionCase(name="chunks", batch=1, L=8, heads=1, K=2, V=2)]
     monkeypatch.setattr(runner, "CHUNK_GRID", chunks)
+    monkeypatch.setattr(runner, "RULE_GRID", chunks)
     monkeypatch.setattr(runner, "bandwidth", lambda _: 1e10)
     monkeypatch.setattr("compressm.bench.timing.PAUSE", 0.0)
 
@@ -55,7 +56,7 @@ def test_scaling_and_grid_alone(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["cases"] == []
     assert len(found["scaling"]) == 2 * len(scaling.AXES)
     assert [choice["shape"] for choice in found["forms"]] == ["grid: batch 1, L=8, H=2, N=2"]
-    assert len(found["chunks"]) == 1
+    assert len(found["chunks"]) == 2
     assert found["method"]["clock"] == "processor time"
     shown = capsys.readouterr().out
     assert "lti_scan against L" in shown

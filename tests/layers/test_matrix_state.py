@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from compressm.layers import DeltaNet, GatedDeltaNet, GatedLinearAttention, RetNet
-from compressm.layers.delta_rule import delta_rule_scan
 
 Layer = GatedLinearAttention | RetNet | DeltaNet | GatedDeltaNet
 
@@ -202,34 +201,6 @@ def test_retnet_commutes_with_changes_of_basis() -> None:
             layer.k_proj.weight[rows] = T @ layer.k_proj.weight[rows]
             layer.q_proj.weight[rows] = torch.linalg.inv(T).T @ layer.q_proj.weight[rows]
     assert torch.allclose(layer(u)[0], before, atol=1e-9)
-
-
-@pytest.mark.parametrize(("length", "chunk"), [(1, 64), (7, 3), (64, 64), (65, 16)])
-def test_delta_rule_does_not_depend_on_the_chunk(length: int, chunk: int) -> None:
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(2, length, 3, n, dtype=torch.float64) for n in (4, 4, 5))
-    k = k / k.norm(dim=-1, keepdim=True)
-    beta = 2 * torch.rand(2, length, 3, dtype=torch.float64)
-    log_decay = -50 * torch.rand(2, length, 3, dtype=torch.float64) ** 8
-    S = start = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    outputs = []
-    for t in range(length):
-        S = torch.exp(log_decay[:, t])[..., None, None] * S
-        known = torch.einsum("bhkv,bhk->bhv", S, k[:, t])
-        S = S + torch.einsum("bhk,bhv->bhkv", k[:, t], beta[:, t, :, None] * (v[:, t] - known))
-        outputs.append(0.5 * torch.einsum("bhkv,bhk->bhv", S, q[:, t]))
-    y, last = delta_rule_scan(q, k, v, beta, log_decay, start, scale=0.5, chunk_size=chunk)
-    assert torch.allclose(y, torch.stack(outputs, 1), atol=1e-10)
-    assert torch.allclose(last, S, atol=1e-10)
-
-
-def test_delta_rule_recalls_what_was_written_last() -> None:
-    """With full strength and orthonormal keys the memory is a table: the latest value of each key."""
-    keys = torch.eye(3)[None, [0, 1, 2, 0], None]
-    values = torch.arange(8.0).reshape(1, 4, 1, 2)
-    one = torch.ones(1, 4, 1)
-    _, S = delta_rule_scan(keys, keys, values, one, 0 * one)
-    assert torch.allclose(S[0, 0], values[0, [3, 1, 2], 0])
 
 
 def test_wrong_uses_say_what_to_do() -> None:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from compressm.adapters.weighting import Weighting
-from compressm.layers.delta_rule import delta_rule_scan
 from compressm.scan import linear_attention_scan
+from compressm.scan.delta_rule import delta_rule_scan
 
 MAX_STEPS = 1 << 12
 """Time steps that are run at most. Neighbouring sequences tell the same, so of more only every second, third,

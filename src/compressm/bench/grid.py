@@ -3,6 +3,11 @@
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from compressm.bench.attention import attention_operands
 from compressm.bench.cases import AttentionCase, LtiCase
@@ -12,7 +17,8 @@ from compressm.bench.lti import OurLti, shape_of
 from compressm.bench.selective import forward_backward
 from compressm.bench.timing import Step, interleave
 from compressm.bench.work import products_alone, work
-from compressm.scan import linear_attention_scan
+from compressm.scan import delta_rule_scan, linear_attention_scan
+from compressm.scan.delta_rule import CHUNK
 from compressm.scan.lti.cost import choose_form
 from compressm.scan.ssd import default_chunk_size, kernels_are_faster
 
@@ -38,11 +44,13 @@ FORM_GRID = [
         ),
     )
 ]
+SIZES = ((16, 64), (64, 16), (64, 64), (128, 128), (256, 256))
 CHUNK_GRID = [
     AttentionCase(name="linear attention", batch=4, L=512, heads=4, K=K, V=V, per_channel=per_channel)
-    for K, V in ((16, 64), (64, 16), (64, 64), (128, 128), (256, 256))
+    for K, V in SIZES
     for per_channel in (False, True)
 ]
+RULE_GRID = [AttentionCase(name="delta rule", batch=4, L=512, heads=4, K=K, V=V) for K, V in SIZES]
 CHUNKS = (16, 32, 64, 128)
 
 
@@ -85,23 +93,38 @@ def chunk_choice(
 ) -> Choice:
     """Linear attention at several chunk sizes and, on a CPU, by its kernels; and what is taken by itself."""
     operands = attention_operands(case, settings.device)
-    steps: dict[str, Step] = {
-        str(size): forward_backward(
-            lambda *given, size=size: linear_attention_scan(*given, chunk_size=size)[0], operands
-        )
-        for size in CHUNKS
-    }
     q, _, v, log_decay = operands
-    kernels = settings.device == "cpu"
-    if kernels:
-        steps["recurrent"] = forward_backward(
-            lambda *given: linear_attention_scan(*given, form="recurrent")[0], operands
-        )
-    decay = "per channel" if case.per_channel else "per head"
-    words = f"batch {case.batch}, L={case.L}, {case.heads} heads, K={case.K}, V={case.V}, decay {decay}"
-    default = str(default_chunk_size(case.K, per_channel=case.per_channel))
-    picked = "recurrent" if kernels and kernels_are_faster(q, v, log_decay) else default
-    return _measured(words, steps, picked, settings, method, tick)
+    default = default_chunk_size(case.K, per_channel=case.per_channel)
+    chosen = settings.device == "cpu" and kernels_are_faster(q, v, log_decay)
+    words = f"{_words(case)}, decay {'per channel' if case.per_channel else 'per head'}"
+    steps = _forms(linear_attention_scan, operands, settings)
+    return _measured(words, steps, "recurrent" if chosen else str(default), settings, method, tick)
+
+
+def rule_choice(
+    case: AttentionCase, settings: Settings, method: Method, tick: Callable[[], None] | None = None
+) -> Choice:
+    """The delta rule with unit keys at several chunk sizes and, on a CPU, by kernels; and what is taken."""
+    q, k, v, log_decay = attention_operands(case, settings.device)
+    beta = torch.sigmoid(q.detach()[..., 0]).requires_grad_()
+    steps = _forms(partial(delta_rule_scan, unit=True), [q, k, v, beta, log_decay], settings)
+    picked = "recurrent" if settings.device == "cpu" else str(CHUNK)
+    return _measured(f"delta rule, {_words(case)}", steps, picked, settings, method, tick)
+
+
+def _words(case: AttentionCase) -> str:
+    return f"batch {case.batch}, L={case.L}, {case.heads} heads, K={case.K}, V={case.V}"
+
+
+def _forms(scan: Callable[..., Any], operands: list[Tensor], settings: Settings) -> dict[str, Step]:
+    """Steps at every chunk size and, on a CPU, of the kernels."""
+    options: dict[str, dict[str, Any]] = {str(size): {"chunk_size": size} for size in CHUNKS}
+    if settings.device == "cpu":
+        options["recurrent"] = {"form": "recurrent"}
+    return {
+        name: forward_backward(lambda *given, option=option: scan(*given, **option)[0], operands)
+        for name, option in options.items()
+    }
 
 
 def _measured(

@@ -23,7 +23,7 @@ class Outcome:
         comparisons: Of the cases.
         sweeps: Of ``--scaling``.
         forms: Of ``--grid``: forms of the linear recurrence.
-        chunks: Of ``--grid``: chunk sizes of linear attention.
+        chunks: Of ``--grid``: chunk sizes and kernels of linear attention and the delta rule.
         constants: Of ``--calibrate``: seconds per count of work of each form.
     """
 

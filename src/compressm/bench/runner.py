@@ -11,7 +11,7 @@ import torch
 from compressm.bench.cases import Case, ClassifierCase
 from compressm.bench.comparison import Method, compare
 from compressm.bench.contender import Settings
-from compressm.bench.grid import CHUNK_GRID, FORM_GRID, chunk_choice, form_choice
+from compressm.bench.grid import CHUNK_GRID, FORM_GRID, RULE_GRID, chunk_choice, form_choice, rule_choice
 from compressm.bench.machine import describe_machine
 from compressm.bench.outcome import Outcome
 from compressm.bench.scaling import AXES, axis_cases, sweep
@@ -125,9 +125,11 @@ def _grid(plan: Plan, method: Method, outcome: Outcome, watcher: Watcher, keep: 
     for case in forms:
         outcome.forms.append(form_choice(case, plan.settings, method, watcher.tick))
     keep()
-    watcher.begin("chunks", method.rounds * len(CHUNK_GRID))
+    watcher.begin("chunks", method.rounds * (len(CHUNK_GRID) + len(RULE_GRID)))
     for attention in CHUNK_GRID:
         outcome.chunks.append(chunk_choice(attention, plan.settings, method, watcher.tick))
+    for rule in RULE_GRID:
+        outcome.chunks.append(rule_choice(rule, plan.settings, method, watcher.tick))
     keep()
 
 

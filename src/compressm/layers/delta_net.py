@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from compressm.layers.arguments import check_dtype, check_input, check_sequence, check_sizes
 from compressm.layers.conv import CausalConv1d, causal_convolution
-from compressm.layers.delta_rule import delta_rule_scan
 from compressm.layers.linear_attention import head_value_dim, split_heads
 from compressm.layers.norms import RMSNorm
 from compressm.layers.single_step import Recurrence, delta_rule_step
 from compressm.layers.time_steps import initial_time_step_bias
 from compressm.layers.windowed import WindowedLayer
+from compressm.scan.delta_rule import delta_rule_scan
 from compressm.scan.precision import at_least_float32
 
 
@@ -142,7 +142,8 @@ class DeltaNet(WindowedLayer):
             for x in torch.split(filtered, [keys, keys, values], dim=-1)
         )
         beta = torch.sigmoid(at_least_float32(self.b_proj(u))) * (2 if self.negative_eigenvalues else 1)
-        y, S = recurrence(_unit(q), _unit(k), v, beta, self.log_decay(u), S, scale=self.state_dim**-0.5)
+        scale = self.state_dim**-0.5
+        y, S = recurrence(q, k, v, beta, self.log_decay(u), S, scale=scale, unit=True)
         y = self._finish(y, u).flatten(-2)
         return self.o_proj(y.to(self.o_proj.weight.dtype)), window, S
 
@@ -222,8 +223,3 @@ class GatedDeltaNet(DeltaNet):
     def _finish(self, y: Tensor, u: Tensor) -> Tensor:
         gate = split_heads(self.g_proj(u), self.num_heads)
         return super()._finish(y, u) * F.silu(gate.to(y.dtype))
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Vectors along the last dimension scaled to length one; short ones are not blown up."""
-    return x * torch.rsqrt((x * x).sum(dim=-1, keepdim=True) + 1e-6)

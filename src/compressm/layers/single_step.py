@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from compressm.scan.delta_rule.unit import unit_rows
 from compressm.scan.precision import at_least_float32
 
 Recurrence = Callable[..., tuple[Tensor, Tensor]]
@@ -37,13 +38,15 @@ def linear_attention_step(
 
 def delta_rule_step(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None, *,
-    scale: float = 1.0,
+    scale: float = 1.0, unit: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """What :func:`compressm.layers.delta_rule.delta_rule_scan` computes, for sequences of one step.
+    """What :func:`compressm.scan.delta_rule.delta_rule_scan` computes, for sequences of one step.
 
     Shapes are as in :func:`linear_attention_step`; ``beta`` and ``log_decay`` are ``(batch, 1, heads)``.
     """
     q, k, v, beta, log_decay = (at_least_float32(x)[:, 0] for x in (q, k, v, beta, log_decay))
+    if unit:
+        q, k = unit_rows(q), unit_rows(k)
     if state is None:
         S = k[..., None] * (beta[..., None] * v)[:, :, None]
     else:

@@ -4,6 +4,7 @@ Nothing here knows a layer or a model: a recurrence takes its operands and retur
 with gradients for every floating-point operand.
 """
 
+from compressm.scan.delta_rule import delta_rule_scan
 from compressm.scan.lti import calibrate, lti_scan, lti_states
 from compressm.scan.runtime import compile_seconds
 from compressm.scan.selective import selective_scan
@@ -12,6 +13,7 @@ from compressm.scan.ssd import linear_attention_scan
 __all__ = [
     "calibrate",
     "compile_seconds",
+    "delta_rule_scan",
     "linear_attention_scan",
     "lti_scan",
     "lti_states",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+_NAME = "linear_attention_scan"
 FORMS = ("auto", "chunked", "recurrent", "reference", "triton")
 
 KERNELS = {"recurrent": "the CPU", "triton": "a CUDA device where Triton is installed"}
@@ -61,7 +62,9 @@ def check_options(form: str, chunk_size: int) -> None:
         raise ValueError(f"linear_attention_scan: chunk_size={chunk_size} is not a power of two, such as 32")
 
 
-def check_operands(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> None:
+def check_operands(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, *, caller: str = _NAME
+) -> None:
     """Raise unless shapes, dtypes and devices fit together.
 
     Raises:
@@ -71,31 +74,29 @@ def check_operands(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Te
     named = {"q": q, "k": k, "v": v, "log_decay": log_decay} | ({} if state is None else {"state": state})
     for name, value in named.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"linear_attention_scan: {name} must be a tensor, got {type(value).__name__}")
+            raise TypeError(f"{caller}: {name} must be a tensor, got {type(value).__name__}")
     if q.ndim != 4 or 0 in q.shape:
-        raise ValueError(
-            f"linear_attention_scan: q must be (batch, L, heads, K), all at least 1, got {tuple(q.shape)}"
-        )
+        raise ValueError(f"{caller}: q must be (batch, L, heads, K), all at least 1, got {tuple(q.shape)}")
     batch, L, heads, K = q.shape
     if v.ndim != 4 or v.shape[:3] != q.shape[:3] or v.shape[3] < 1:
         raise ValueError(
-            f"linear_attention_scan: v must be (batch, L, heads, V) = ({batch}, {L}, {heads}, V) to fit q, "
+            f"{caller}: v must be (batch, L, heads, V) = ({batch}, {L}, {heads}, V) to fit q, "
             f"got {tuple(v.shape)}"
         )
-    _check_shape("k", k, "(batch, L, heads, K)", (batch, L, heads, K))
+    check_shape(caller, "k", k, "(batch, L, heads, K)", (batch, L, heads, K))
     if log_decay.ndim == 3:
-        _check_shape("log_decay", log_decay, "(batch, L, heads)", (batch, L, heads))
+        check_shape(caller, "log_decay", log_decay, "(batch, L, heads)", (batch, L, heads))
     else:
-        _check_shape(
-            "log_decay", log_decay, "(batch, L, heads) or (batch, L, heads, K)", (batch, L, heads, K)
+        check_shape(
+            caller, "log_decay", log_decay, "(batch, L, heads) or (batch, L, heads, K)", (batch, L, heads, K)
         )
     if state is not None:
-        _check_shape("state", state, "(batch, heads, K, V)", (batch, heads, K, v.shape[3]))
+        check_shape(caller, "state", state, "(batch, heads, K, V)", (batch, heads, K, v.shape[3]))
     for name, value in named.items():
-        _check_kind(name, value, q)
+        check_kind(caller, name, value, q)
 
 
-def check_decays(log_decay: Tensor) -> None:
+def check_decays(log_decay: Tensor, *, caller: str = _NAME) -> None:
     """Raise ValueError if a logarithm of a decay is positive: its state would grow without bound.
 
     Looked at on a CPU alone: elsewhere every call would wait for the device.
@@ -106,21 +107,22 @@ def check_decays(log_decay: Tensor) -> None:
     if bool((log_decay > 0).any()):
         largest = log_decay.detach().nan_to_num(-torch.inf, torch.inf, -torch.inf).amax().item()
         raise ValueError(
-            f"linear_attention_scan: log_decay must not be positive, but its largest entry is {largest:g}; "
+            f"{caller}: log_decay must not be positive, but its largest entry is {largest:g}; "
             "pass the logarithm of a decay between 0 and 1"
         )
 
 
-def _check_shape(name: str, value: Tensor, symbols: str, shape: tuple[int, ...]) -> None:
+def check_shape(caller: str, name: str, value: Tensor, symbols: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless an operand has this shape, which ``symbols`` spell out."""
     if tuple(value.shape) != shape:
         raise ValueError(
-            f"linear_attention_scan: {name} must be {symbols} = {shape} to fit q and v, "
-            f"got {tuple(value.shape)}"
+            f"{caller}: {name} must be {symbols} = {shape} to fit q and v, got {tuple(value.shape)}"
         )
 
 
-def _check_kind(name: str, value: Tensor, q: Tensor) -> None:
-    place = f"linear_attention_scan: {name}"
+def check_kind(caller: str, name: str, value: Tensor, q: Tensor) -> None:
+    """Raise TypeError or ValueError unless an operand has a dtype to compute in, and those of q."""
+    place = f"{caller}: {name}"
     if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"{place} must be float32 or float64, got {value.dtype}; convert it, or use torch.autocast"

@@ -13,18 +13,15 @@ states before chunks (batch, heads, chunks, blocks, K, width).
 
 from typing import Any
 
-import numpy as np
 from numba import carray
 
-from compressm.scan.runtime.arrays import ZERO, array, copy_row, rows, scratch
-from compressm.scan.runtime.functions import LOG2_E, exp2
+from compressm.scan.runtime.arrays import ZERO, array, rows, scratch
 from compressm.scan.runtime.pointers import compiled, float32_pointer, worker
 from compressm.scan.runtime.vectors import (
     fold,
     load,
     load_double,
     load_part,
-    spread,
     spread_item,
     spread_item_double,
     spread_item_part,
@@ -33,41 +30,7 @@ from compressm.scan.runtime.vectors import (
 )
 from compressm.scan.runtime.widths import DOUBLE, HALF, LANES
 from compressm.scan.ssd.recurrent_layout import STEPS
-
-TINY = np.float32(1e-30)
-GAP = 16  # floats more from row to row of scratch arrays, so that equal columns do not share cache sets
-
-
-@compiled
-def _flush(x: Any, first: Any, count: Any) -> None:
-    """Zero where numbers are tiny: states that fade must not linger as slow subnormal numbers."""
-    for i in range(first, first + count):
-        x[i] = ZERO if abs(x[i]) < TINY else x[i]
-
-
-@compiled
-def _read_rows(x: Any, stride: Any, steps: Any, width: Any, out: Any, spacing: Any) -> None:
-    """Copy ``steps`` rows of ``x``, ``stride`` apart, to a scratch array."""
-    for t in range(steps):
-        copy_row(x, t * stride, width, out, t * spacing)
-
-
-@compiled
-def _read_decays(x: Any, stride: Any, steps: Any, rates: Any, K: Any, out: Any, spacing: Any) -> None:
-    """Decays from their logarithms, row by row; a single one of a head is every key channel's."""
-    if rates > 1:
-        _read_rows(x, stride, steps, K, out, spacing)
-        for at in range(0, steps * spacing, LANES):
-            store(out, at, exp2(load(out, at) * spread(LOG2_E)))
-    else:
-        for t in range(steps):
-            out[t] = x[t * stride]
-        for at in range(0, steps, LANES):
-            store(out, at, exp2(load(out, at) * spread(LOG2_E)))
-        for t in range(steps - 1, -1, -1):
-            decay = out[t]
-            for n in range(K):
-                out[t * spacing + n] = decay
+from compressm.scan.ssd.row_access import GAP, flush_tiny, reach, read_decays, read_rows, write_gradients
 
 
 @compiled
@@ -101,8 +64,8 @@ def _forward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> None
     size, chunks, wide = K * width, (L + STEPS - 1) // STEPS, heads * blocks * width
     spacing = (K + LANES - 1) // LANES * LANES + GAP
     scale = carray(float32_pointer(words[16]), (1,))[0]
-    q = array(words[17], _reach(words[10], words[11], words[12], batch, L, heads, K))
-    k = array(words[18], _reach(words[13], words[14], words[15], batch, L, heads, K))
+    q = array(words[17], reach(words[10], words[11], words[12], batch, L, heads, K))
+    k = array(words[18], reach(words[13], words[14], words[15], batch, L, heads, K))
     decays, v = array(words[19], batch * L * heads * rates), array(words[20], batch * L * wide)
     y, state = array(words[21], batch * L * wide), array(words[22], batch * heads * blocks * size)
     before = array(words[23], keep * batch * heads * chunks * blocks * size)
@@ -117,15 +80,15 @@ def _forward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> None
             first = chunk * STEPS
             steps = min(STEPS, L - first)
             at = (b * L + first) * heads + head
-            _read_rows(q[b * words[10] + first * words[11] + head * words[12] :], words[11], steps, K,
+            read_rows(q[b * words[10] + first * words[11] + head * words[12] :], words[11], steps, K,
                        here_q, spacing)  # fmt: skip
-            _read_rows(k[b * words[13] + first * words[14] + head * words[15] :], words[14], steps, K,
+            read_rows(k[b * words[13] + first * words[14] + head * words[15] :], words[14], steps, K,
                        here_k, spacing)  # fmt: skip
-            _read_decays(decays[at * rates :], heads * rates, steps, rates, K, here_decay, spacing)
+            read_decays(decays[at * rates :], heads * rates, steps, rates, K, here_decay, spacing)
             for block in range(group * blocks // groups, (group + 1) * blocks // groups):
                 column, strip = at * blocks * width + block * width, place * blocks + block
-                _flush(state, strip * size, size)
-                _read_rows(v[column:], wide, steps, width, values, width)
+                flush_tiny(state, strip * size, size)
+                read_rows(v[column:], wide, steps, width, values, width)
                 out[: steps * width] = ZERO
                 _advance(
                     here_q, here_k, here_decay, spacing, state[strip * size :],
@@ -135,12 +98,6 @@ def _forward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> None
                 for t in range(steps):
                     for j in range(width):
                         y[column + t * wide + j] = scale * out[t * width + j]
-
-
-@compiled
-def _reach(sequence: Any, step: Any, head: Any, batch: Any, L: Any, heads: Any, K: Any) -> Any:
-    """Elements from the first to the last one at these strides."""
-    return (batch - 1) * sequence + (L - 1) * step + (heads - 1) * head + K
 
 
 @compiled
@@ -187,14 +144,6 @@ def _pull(
 
 
 @compiled
-def _write_gradients(grad: Any, steps: Any, K: Any, out: Any, stride: Any) -> None:
-    """A gradient (K, STEPS) to rows of K, ``stride`` apart."""
-    for t in range(steps):
-        for n in range(K):
-            out[t * stride + n] = grad[n * STEPS + t]
-
-
-@compiled
 def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> None:
     """Kernel of rows that are ``width`` long.
 
@@ -208,8 +157,8 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
     size, chunks, wide = K * width, (L + STEPS - 1) // STEPS, heads * blocks * width
     spacing = (K + LANES - 1) // LANES * LANES + GAP
     scale = carray(float32_pointer(words[16]), (1,))[0]
-    q = array(words[17], _reach(words[10], words[11], words[12], batch, L, heads, K))
-    k = array(words[18], _reach(words[13], words[14], words[15], batch, L, heads, K))
+    q = array(words[17], reach(words[10], words[11], words[12], batch, L, heads, K))
+    k = array(words[18], reach(words[13], words[14], words[15], batch, L, heads, K))
     decays, v = array(words[19], batch * L * heads * rates), array(words[20], batch * L * wide)
     before = array(words[21], batch * heads * chunks * blocks * size)
     grad_y, grad_v = array(words[22], batch * L * wide), array(words[26], batch * L * wide)
@@ -232,18 +181,18 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
             first = chunk * STEPS
             steps = min(STEPS, L - first)
             at = (b * L + first) * heads + head
-            _read_rows(q[b * words[10] + first * words[11] + head * words[12] :], words[11], steps, K,
+            read_rows(q[b * words[10] + first * words[11] + head * words[12] :], words[11], steps, K,
                        here_q, spacing)  # fmt: skip
-            _read_rows(k[b * words[13] + first * words[14] + head * words[15] :], words[14], steps, K,
+            read_rows(k[b * words[13] + first * words[14] + head * words[15] :], words[14], steps, K,
                        here_k, spacing)  # fmt: skip
-            _read_decays(decays[at * rates :], heads * rates, steps, rates, K, here_decay, spacing)
+            read_decays(decays[at * rates :], heads * rates, steps, rates, K, here_decay, spacing)
             sums[:] = ZERO
             if rates == 1:
                 products[2 * STEPS * HALF :] = ZERO
             for block in range(group * blocks // groups, (group + 1) * blocks // groups):
                 column, strip = at * blocks * width + block * width, place * blocks + block
-                _flush(carry, strip * size, size)
-                _read_rows(v[column:], wide, steps, width, values, width)
+                flush_tiny(carry, strip * size, size)
+                read_rows(v[column:], wide, steps, width, values, width)
                 for t in range(steps):
                     for j in range(width):
                         dy[t * width + j] = scale * grad_y[column + t * wide + j]
@@ -257,10 +206,10 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
                 for t in range(steps):
                     for j in range(width):
                         grad_v[column + t * wide + j] = dv[t * width + j]
-            _write_gradients(sum_q, steps, K, grad_q[group, at * K :], heads * K)
-            _write_gradients(sum_k, steps, K, grad_k[group, at * K :], heads * K)
+            write_gradients(sum_q, steps, K, grad_q[group, at * K :], heads * K)
+            write_gradients(sum_k, steps, K, grad_k[group, at * K :], heads * K)
             if rates > 1:
-                _write_gradients(sum_decay, steps, K, grad_decays[group, at * K :], heads * K)
+                write_gradients(sum_decay, steps, K, grad_decays[group, at * K :], heads * K)
             else:
                 for t in range(0, steps, HALF):
                     store(sum_decay, t, sum_lanes(products, (2 * STEPS + t) * HALF))

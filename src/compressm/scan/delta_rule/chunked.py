@@ -1,45 +1,27 @@
-"""The delta rule with decay, in chunks of time: a memory that writes only what it does not know yet."""
+"""The delta rule with decay, in chunks of time that are matrix products and triangular solves."""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from compressm.scan.precision import at_least_float32
+from compressm.scan.delta_rule.unit import unit_rows
+
+FADED = -1e4  # logarithm of a decay that is zero in every type
 
 
-def delta_rule_scan(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_decay: Tensor,
-    state: Tensor | None = None,
-    *,
-    scale: float = 1.0,
-    chunk_size: int = 64,
-) -> tuple[Tensor, Tensor]:
-    """Run ``S_t = a_t S_{t-1} + k_t u_t^T`` with ``u_t = beta_t (v_t - (a_t S_{t-1})^T k_t)``.
+def chunked_scan(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None, *, scale: float,
+    unit: bool, chunk_size: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As :func:`~compressm.scan.delta_rule.delta_rule_scan`, ``chunk_size`` steps computed together.
 
-    Outputs are ``y_t = scale S_t^T q_t``, decays ``a_t = exp(log_decay_t)``. Inside a chunk the corrections
-    ``u`` solve a unit lower triangular system, because each sees those before it through the products of
-    their keys; states are carried from chunk to chunk (Yang et al. 2024, arXiv 2406.06484, section 3; with
-    decay Yang, Kautz and Hatamizadeh 2024, arXiv 2412.06464, section 3.3).
-
-    Args:
-        q: Queries ``(batch, L, heads, K)``.
-        k: Keys, of the same shape; of length one, or the rule may not be stable.
-        v: Values ``(batch, L, heads, V)``.
-        beta: Writing strengths ``(batch, L, heads)``.
-        log_decay: Logarithms of decays, none positive, ``(batch, L, heads)``.
-        state: State before the first step ``(batch, heads, K, V)``; zero if None.
-        scale: Factor of the outputs.
-        chunk_size: Steps that are computed together.
-
-    Returns:
-        Outputs ``(batch, L, heads, V)`` and the state after the last step, both at least float32.
+    Inside a chunk the corrections ``u`` solve a unit lower triangular system, because each sees those before
+    it through the products of their keys; states are carried from chunk to chunk (arXiv 2406.06484, section
+    3; with decay arXiv 2412.06464, section 3.3).
     """
-    q, k, v, beta, log_decay = (at_least_float32(x) for x in (q, k, v, beta, log_decay))
     with torch.autocast(q.device.type, enabled=False):
+        if unit:
+            q, k = unit_rows(q), unit_rows(k)
         length, size = q.shape[1], min(chunk_size, q.shape[1])
         q, k, v = (_chunks(x, size) for x in (q * scale, k, v))
         beta, log_decay = (_chunks(x[..., None], size) for x in (beta, log_decay))
@@ -74,6 +56,8 @@ def _decays(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     decays; between a step and later ones the decay is zero.
     """
     dtype = log_decay.dtype
+    # Minus infinity minus itself is no number, and this fades as completely.
+    log_decay = log_decay.clamp_min(FADED)
     G = log_decay.to(dtype if log_decay.device.type == "mps" else torch.float64).cumsum(-2)
     last = G[..., -1:, :]
     size = G.shape[-2]

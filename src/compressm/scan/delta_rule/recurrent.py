@@ -1,0 +1,119 @@
+"""The delta rule on a CPU in float32: operands brought into the kernels' order, and back."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressm.scan.runtime import Kernel, run_kernel
+from compressm.scan.runtime.widths import DOUBLE, HALF, LANES
+from compressm.scan.ssd.packing import factor, pack, pad, rows_of, strides_of, unpack
+from compressm.scan.ssd.recurrent_layout import blocks_of, chunks_of, groups_of, width_of
+
+_MODULE = "compressm.scan.delta_rule.row_kernels"
+_NAMES = {DOUBLE: "doubles", LANES: "vectors", HALF: "parts"}
+_FORWARD = {width: Kernel(_MODULE, f"forward_{name}") for width, name in _NAMES.items()}
+_BACKWARD = {width: Kernel(_MODULE, f"backward_{name}") for width, name in _NAMES.items()}
+
+SMALL = 1 << 16  # elements of states times steps: less is done before a second thread has started
+
+
+class _Rule(NamedTuple):
+    """Operands in the kernels' order, but for values and states."""
+
+    q: Tensor
+    k: Tensor
+    beta: Tensor
+    log_decay: Tensor
+    V: int
+    scale: float
+    unit: bool
+
+    @property
+    def groups(self) -> int:
+        return groups_of(self.q.shape[0] * self.q.shape[2], self.V)
+
+    def words(self, flag: bool) -> list[int]:
+        """From the sizes to the strides."""
+        batch, L, heads, K = self.q.shape
+        sizes = [batch, L, heads, K, blocks_of(self.V), self.groups, int(self.unit), int(flag)]
+        return [*sizes, *strides_of(self.q), *strides_of(self.k)]
+
+    def run(self, kernels: dict[int, Kernel], flag: bool, tensors: tuple[Tensor, ...]) -> None:
+        small = self.q.numel() * self.V < SMALL
+        places = self.q.shape[0] * self.q.shape[2] * self.groups
+        read = (factor(self.scale), self.q, self.k, self.log_decay, self.beta)
+        words = [*self.words(flag), *(x.data_ptr() for x in (*read, *tensors))]
+        run_kernel(kernels[width_of(self.V)], words, 1 if small else min(torch.get_num_threads(), places))
+
+
+def recurrent_scan(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None, *, scale: float,
+    unit: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As :func:`~compressm.scan.delta_rule.delta_rule_scan`; operands are float32 on a CPU, and fit."""
+    operands = (q, k, v, beta, log_decay, state)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands):
+        results: tuple[Tensor, Tensor] = _Node.apply(*operands, scale, unit)  # type: ignore[no-untyped-call]
+        return results
+    rule = _Rule(rows_of(q), rows_of(k), beta.contiguous(), log_decay.contiguous(), v.shape[3], scale, unit)
+    y, final, _, _ = _forward(rule, v, state, keep=False)
+    return y, final
+
+
+def _forward(
+    rule: _Rule, v: Tensor, state: Tensor | None, *, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Outputs, final state, and with ``keep`` residuals and the states that the backward pass starts from."""
+    (batch, L, heads, K), V = rule.q.shape, rule.V
+    padded, S = pad(v), pack(state, rule.q, V)
+    y, residuals = torch.empty_like(padded), padded.new_empty(padded.shape if keep else 0)
+    size = batch * heads * chunks_of(L) * K * blocks_of(V) * width_of(V)
+    before = y.new_empty(size if keep else 0)
+    rule.run(_FORWARD, keep, (padded, y, residuals, S, before))
+    return y[..., :V].contiguous(), unpack(S, V), residuals, before
+
+
+class _Node(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None,
+        scale: float, unit: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        q, k, beta, log_decay = rows_of(q), rows_of(k), beta.contiguous(), log_decay.contiguous()
+        rule = _Rule(q, k, beta, log_decay, v.shape[3], scale, unit)
+        y, final, residuals, before = _forward(rule, v, state, keep=True)
+        ctx.save_for_backward(q, k, beta, log_decay, residuals, before)
+        ctx.settings, ctx.has_state = rule[4:], state is not None
+        # A loss that ignores the final state must not pay for its gradient.
+        ctx.set_materialize_grads(False)
+        return y, final
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_y is None and grad_final is None:
+            return (None,) * 8
+        *operands, residuals, before = ctx.saved_tensors
+        rule, fading = _Rule(*operands, *ctx.settings), ctx.needs_input_grad[4]
+        grad_y = torch.zeros_like(residuals) if grad_y is None else pad(grad_y)
+        carry, V, groups = pack(grad_final, rule.q, rule.V), rule.V, rule.groups
+        grad_q, grad_k, grad_beta = (x.new_empty(groups, *x.shape) for x in (rule.q, rule.k, rule.beta))
+        grad_decay = rule.beta.new_empty(groups if fading else 0, *rule.beta.shape)
+        grad_v = torch.empty_like(residuals)
+        grads = (grad_q, grad_k, grad_decay, grad_beta, grad_v, carry)
+        rule.run(_BACKWARD, fading, (residuals, before, grad_y, *grads))
+        return (
+            _sum_groups(grad_q),
+            _sum_groups(grad_k),
+            grad_v[..., :V].contiguous(),
+            _sum_groups(grad_beta),
+            _sum_groups(grad_decay) if fading else None,
+            unpack(carry, V) if ctx.has_state else None,
+            None,
+            None,
+        )
+
+
+def _sum_groups(parts: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else parts.sum(0)
