@@ -7,7 +7,7 @@ benchmarks/results/language-step.json and language-step.png were made, on two co
 python benchmarks/language_step.py --threads 2 --rounds 15 --bf16 \\
     --json benchmarks/results/language-step.json --figure benchmarks/results/language-step.png
 language-step-mamba.json with --threads 2 --mixers mamba --rounds 40 --bf16, language-step-mamba-1.json with
---threads 1, 25 rounds.
+--threads 1.
 
 Two layers, 64 channels, 16 sequences of 128 tokens, unless told otherwise (a GPU waits for its launches at
 this size: try --layers 4 --dim 512 --length 1024 there); forward, cross entropy, backward, AdamW, as training

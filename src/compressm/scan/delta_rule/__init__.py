@@ -1,8 +1,9 @@
 """The delta rule with decay: a memory that writes only what it does not know yet.
 
 ``chunked`` serves any device and type with PyTorch's products, and is what compilers and tracers see.
-``recurrent`` is the fast form on a CPU in float32 (kernels in ``row_kernels``). Matrix states lie in memory
-as those of linear attention do, whose room ``ssd`` has what both share.
+``recurrent`` is the fast form on a CPU in float32 (kernels in ``forward_kernel`` and ``backward_kernel``;
+``lengths`` has vectors of length one for both, ``unit`` for all others). Matrix states lie in memory as those
+of linear attention do, whose room ``ssd`` has what both share.
 """
 
 import torch

@@ -10,10 +10,13 @@ from compressm.scan.runtime.widths import DOUBLE, HALF, LANES
 from compressm.scan.ssd.packing import factor, pack, pad, rows_of, strides_of, unpack
 from compressm.scan.ssd.recurrent_layout import blocks_of, chunks_of, groups_of, width_of
 
-_MODULE = "compressm.scan.delta_rule.row_kernels"
-_NAMES = {DOUBLE: "doubles", LANES: "vectors", HALF: "parts"}
-_FORWARD = {width: Kernel(_MODULE, f"forward_{name}") for width, name in _NAMES.items()}
-_BACKWARD = {width: Kernel(_MODULE, f"backward_{name}") for width, name in _NAMES.items()}
+_FORWARD, _BACKWARD = (
+    {
+        width: Kernel(f"compressm.scan.delta_rule.{direction}_kernel", f"{direction}_{name}")
+        for width, name in ((DOUBLE, "doubles"), (LANES, "vectors"), (HALF, "parts"))
+    }
+    for direction in ("forward", "backward")
+)
 
 SMALL = 1 << 16  # elements of states times steps: less is done before a second thread has started
 
