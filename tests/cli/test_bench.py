@@ -60,7 +60,7 @@ def test_scaling_and_grid_alone(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["method"]["clock"] == "processor time"
     shown = capsys.readouterr().out
     assert "lti_scan against L" in shown
-    assert "chunks of linear attention" in shown
+    assert "linear attention and the delta rule" in shown
 
 
 def test_calibration_is_kept_and_shown(

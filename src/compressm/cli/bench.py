@@ -139,7 +139,7 @@ def _show(outcome: Outcome, console: Console) -> None:
         _print(sweep_table(sweep), console)
     for title, choices in (
         ("forms of lti_scan", outcome.forms),
-        ("chunks of linear attention", outcome.chunks),
+        ("linear attention and the delta rule", outcome.chunks),
     ):
         if choices:
             console.print(Text(title, style="bold"))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compressm.scan import delta_rule_scan
 from compressm.scan.delta_rule import recurrent
+from compressm.scan.ssd import packing
 
 Operands = dict[str, Tensor]
 SHAPES = [
@@ -202,7 +203,7 @@ def test_operands_may_lie_anywhere(layout: str) -> None:
 
 def test_the_number_of_threads_changes_no_bit() -> None:
     given = operands(3, 70, 2, 24, 96, torch.float32)
-    assert given["q"].numel() * 96 > recurrent.SMALL
+    assert given["q"].numel() * 96 > packing.SMALL
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):

@@ -42,7 +42,7 @@ def _pull_corrections(
     last = steps - 1
     at = last * spacing
     error = load_row(dy, last * width)
-    worth, worth_odd = spread_one(nothing, 0), spread_one(nothing, 0)
+    worth = spread_one(nothing, 0)
     for n in range(K):
         g = load_row(G, n * width) + spread_one(q, at + n) * error
         store(G, n * width, g)
@@ -54,7 +54,7 @@ def _pull_corrections(
         store(parts, t * HALF, part)
         e = spread_one(beta, t) * worth
         store(dv, t * width, e)
-        a, error = spread_one(decay, at), load_row(dy, max(t - 1, 0) * width)
+        a, error = spread_one(decay, t), load_row(dy, max(t - 1, 0) * width)
         worth, worth_odd = spread_one(nothing, 0), spread_one(nothing, 0)
         for n in range(0, K - 1, 2):
             w = a * (load_row(G, n * width) - spread_one(k, at + n) * e)
@@ -91,13 +91,13 @@ def _pull_rows(
         for t in range(steps):
             at = t * spacing
             u = spread_one(beta, t) * load_row(residual, t * width)
-            h = spread_one(decay, at) * h + spread_one(k, at + n) * u
+            h = spread_one(decay, t) * h + spread_one(k, at + n) * u
             store(states, (t + 1) * width, h)
         w = load_row(carry, n * width)
         for i in range(steps):
             t = steps - 1 - i
             at, row = t * spacing, t * width
-            error, e, a = load_row(dy, row), load_row(dv, row), spread_one(decay, at)
+            error, e, a = load_row(dy, row), load_row(dv, row), spread_one(decay, t)
             u = spread_one(beta, t) * load_row(residual, row)
             g = w + spread_one(q, at + n) * error
             w = a * (g - spread_one(k, at + n) * e)
@@ -149,8 +149,7 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
     grad_decays = rows(words[26], fading * groups, batch * L * heads)
     grad_strengths = rows(words[27], groups, batch * L * heads)
     carry = array(words[29], batch * heads * blocks * size)
-    memory = scratch(3 * STEPS * spacing)
-    here_q, here_k, here_decay = memory, memory[STEPS * spacing :], memory[2 * STEPS * spacing :]
+    here_q, here_k, decay = scratch(STEPS * spacing), scratch(STEPS * spacing), scratch(STEPS)
     spare = scratch(STEPS * spacing + STEPS)
     sums = scratch(2 * K * STEPS)
     sum_q, sum_k = sums, sums[K * STEPS :]
@@ -173,7 +172,7 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
             if unit:
                 scale_to_unit(here_q, spacing, steps, K, products, inverse_q)
                 scale_to_unit(here_k, spacing, steps, K, products, inverse_k)
-            read_decays(decays[at:], heads, steps, 1, 1, here_decay, spacing)
+            read_decays(decays[at:], heads, steps, 1, 1, decay, 1)
             for t in range(steps):
                 beta[t] = strengths[at + t * heads]
             sums[:] = ZERO
@@ -188,11 +187,11 @@ def _backward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> Non
                     for j in range(width):
                         dy[t * width + j] = scale * grad_y[column + t * wide + j]
                 _pull_corrections(
-                    here_q, here_k, here_decay, beta, spacing, G, K, steps, residual, dy, dv,
+                    here_q, here_k, decay, beta, spacing, G, K, steps, residual, dy, dv,
                     products[3 * STEPS * HALF :], nothing, width, load_row, spread_one,
                 )  # fmt: skip
                 _pull_rows(
-                    here_q, here_k, here_decay, beta, spacing,
+                    here_q, here_k, decay, beta, spacing,
                     before[((place * chunks + chunk) * blocks + block) * size :], end, K, steps, residual,
                     dy, dv, fading, sum_q, sum_k, states, products, width, load_row, spread_one,
                 )  # fmt: skip

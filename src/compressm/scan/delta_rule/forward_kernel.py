@@ -32,11 +32,11 @@ from compressm.scan.ssd.row_access import GAP, flush_tiny, reach, read_decays, r
 
 
 @compiled
-def _recall(S: Any, k: Any, at: Any, K: Any, nothing: Any, width: Any, load_row: Any, spread_one: Any) -> Any:
-    """``S^T k``: what a block of a state knows of a key."""
+def _recall(S: Any, k: Any, K: Any, nothing: Any, width: Any, load_row: Any, spread_one: Any) -> Any:
+    """``S^T k``: what a block of a state knows of the first key."""
     known = spread_one(nothing, 0)
     for n in range(K):
-        known = known + spread_one(k, at + n) * load_row(S, n * width)
+        known = known + spread_one(k, n) * load_row(S, n * width)
     return known
 
 
@@ -49,10 +49,10 @@ def _advance(
 
     Sums over rows run in two chains, for even and odd rows, so that one need not wait for the other.
     """
-    known = _recall(S, k, 0, K, nothing, width, load_row, spread_one)
+    known = _recall(S, k, K, nothing, width, load_row, spread_one)
     for t in range(steps):
         at, ahead = t * spacing, min(t + 1, steps - 1) * spacing
-        a = spread_one(decay, at)
+        a = spread_one(decay, t)
         missing = load_row(v, t * width) - a * known
         store(residual, t * width, missing)
         u = spread_one(beta, t) * missing
@@ -98,8 +98,7 @@ def _forward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> None
     residuals = array(words[23], keep * batch * L * wide)
     state = array(words[24], batch * heads * blocks * size)
     before = array(words[25], keep * batch * heads * chunks * blocks * size)
-    memory = scratch(3 * STEPS * spacing)
-    here_q, here_k, here_decay = memory, memory[STEPS * spacing :], memory[2 * STEPS * spacing :]
+    here_q, here_k, decay = scratch(STEPS * spacing), scratch(STEPS * spacing), scratch(STEPS)
     values, out, residual = scratch(STEPS * width), scratch(STEPS * width), scratch(STEPS * width)
     parts, inverse, beta, nothing = scratch(STEPS * HALF), scratch(STEPS), scratch(STEPS), scratch(HALF)
     number, workers = worker(words)
@@ -117,7 +116,7 @@ def _forward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> None
             if unit:
                 scale_to_unit(here_q, spacing, steps, K, parts, inverse)
                 scale_to_unit(here_k, spacing, steps, K, parts, inverse)
-            read_decays(decays[at:], heads, steps, 1, 1, here_decay, spacing)
+            read_decays(decays[at:], heads, steps, 1, 1, decay, 1)
             for t in range(steps):
                 beta[t] = strengths[at + t * heads]
             for block in range(group * blocks // groups, (group + 1) * blocks // groups):
@@ -128,7 +127,7 @@ def _forward(arguments: Any, width: Any, load_row: Any, spread_one: Any) -> None
                     copy_row(S, 0, size, before, ((place * chunks + chunk) * blocks + block) * size)
                 read_rows(v[column:], wide, steps, width, values, width)
                 _advance(
-                    here_q, here_k, here_decay, beta, spacing, S, K, steps, values, out, residual, nothing,
+                    here_q, here_k, decay, beta, spacing, S, K, steps, values, out, residual, nothing,
                     width, load_row, spread_one,
                 )  # fmt: skip
                 for t in range(steps):

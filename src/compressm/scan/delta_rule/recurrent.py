@@ -6,19 +6,24 @@ import torch
 from torch import Tensor
 
 from compressm.scan.runtime import Kernel, run_kernel
-from compressm.scan.runtime.widths import DOUBLE, HALF, LANES
-from compressm.scan.ssd.packing import factor, pack, pad, rows_of, strides_of, unpack
-from compressm.scan.ssd.recurrent_layout import blocks_of, chunks_of, groups_of, width_of
+from compressm.scan.ssd.packing import (
+    factor,
+    kept_size,
+    kernels_by_width,
+    pack,
+    pad,
+    rows_of,
+    strides_of,
+    sum_groups,
+    unpack,
+    workers_for,
+)
+from compressm.scan.ssd.recurrent_layout import blocks_of, groups_of, width_of
 
 _FORWARD, _BACKWARD = (
-    {
-        width: Kernel(f"compressm.scan.delta_rule.{direction}_kernel", f"{direction}_{name}")
-        for width, name in ((DOUBLE, "doubles"), (LANES, "vectors"), (HALF, "parts"))
-    }
+    kernels_by_width(f"compressm.scan.delta_rule.{direction}_kernel", direction)
     for direction in ("forward", "backward")
 )
-
-SMALL = 1 << 16  # elements of states times steps: less is done before a second thread has started
 
 
 class _Rule(NamedTuple):
@@ -43,11 +48,9 @@ class _Rule(NamedTuple):
         return [*sizes, *strides_of(self.q), *strides_of(self.k)]
 
     def run(self, kernels: dict[int, Kernel], flag: bool, tensors: tuple[Tensor, ...]) -> None:
-        small = self.q.numel() * self.V < SMALL
-        places = self.q.shape[0] * self.q.shape[2] * self.groups
         read = (factor(self.scale), self.q, self.k, self.log_decay, self.beta)
         words = [*self.words(flag), *(x.data_ptr() for x in (*read, *tensors))]
-        run_kernel(kernels[width_of(self.V)], words, 1 if small else min(torch.get_num_threads(), places))
+        run_kernel(kernels[width_of(self.V)], words, workers_for(self.q, self.V))
 
 
 def recurrent_scan(
@@ -68,11 +71,10 @@ def _forward(
     rule: _Rule, v: Tensor, state: Tensor | None, *, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs, final state, and with ``keep`` residuals and the states that the backward pass starts from."""
-    (batch, L, heads, K), V = rule.q.shape, rule.V
+    V = rule.V
     padded, S = pad(v), pack(state, rule.q, V)
     y, residuals = torch.empty_like(padded), padded.new_empty(padded.shape if keep else 0)
-    size = batch * heads * chunks_of(L) * K * blocks_of(V) * width_of(V)
-    before = y.new_empty(size if keep else 0)
+    before = y.new_empty(kept_size(rule.q, V) if keep else 0)
     rule.run(_FORWARD, keep, (padded, y, residuals, S, before))
     return y[..., :V].contiguous(), unpack(S, V), residuals, before
 
@@ -107,16 +109,12 @@ class _Node(torch.autograd.Function):
         grads = (grad_q, grad_k, grad_decay, grad_beta, grad_v, carry)
         rule.run(_BACKWARD, fading, (residuals, before, grad_y, *grads))
         return (
-            _sum_groups(grad_q),
-            _sum_groups(grad_k),
+            sum_groups(grad_q),
+            sum_groups(grad_k),
             grad_v[..., :V].contiguous(),
-            _sum_groups(grad_beta),
-            _sum_groups(grad_decay) if fading else None,
+            sum_groups(grad_beta),
+            sum_groups(grad_decay) if fading else None,
             unpack(carry, V) if ctx.has_state else None,
             None,
             None,
         )
-
-
-def _sum_groups(parts: Tensor) -> Tensor:
-    return parts[0] if len(parts) == 1 else parts.sum(0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.ssd import recurrent
+from compressm.scan.ssd.packing import kept_size
 from compressm.scan.ssd.triton_plan import steps_of_chunk
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -26,7 +27,7 @@ def _kernels(q: Tensor) -> Any:
 def _kept_size(q: Tensor, v: Tensor, log_decay: Tensor) -> int:
     """Elements of the states that the backward pass starts from."""
     if q.device.type == "cpu":
-        return recurrent.kept_size(q, v)
+        return kept_size(q, v.shape[3])
     batch, L, heads, K = q.shape
     return batch * heads * -(-L // steps_of_chunk(log_decay)) * K * v.shape[3]
 

@@ -4,7 +4,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressm.scan.ssd.recurrent_layout import blocks_of, width_of
+from compressm.scan.runtime import Kernel
+from compressm.scan.runtime.widths import DOUBLE, HALF, LANES
+from compressm.scan.ssd.recurrent_layout import blocks_of, chunks_of, groups_of, width_of
+
+SMALL = 1 << 16  # elements of states times steps: less is done before a second thread has started
+
+
+def kernels_by_width(module: str, name: str) -> dict[int, Kernel]:
+    """The kernels ``name`` in ``module`` for rows of each width."""
+    endings = {DOUBLE: "doubles", LANES: "vectors", HALF: "parts"}
+    return {width: Kernel(module, f"{name}_{ending}") for width, ending in endings.items()}
+
+
+def workers_for(q: Tensor, V: int) -> int:
+    """Threads that the kernels' work is worth, and that it can be cut for."""
+    places = q.shape[0] * q.shape[2]
+    return 1 if q.numel() * V < SMALL else min(torch.get_num_threads(), places * groups_of(places, V))
+
+
+def kept_size(q: Tensor, V: int) -> int:
+    """Elements of the states before each chunk, which backward passes start from."""
+    batch, L, heads, K = q.shape
+    return batch * heads * chunks_of(L) * K * blocks_of(V) * width_of(V)
+
+
+def sum_groups(parts: Tensor) -> Tensor:
+    """A gradient that groups of blocks made apart."""
+    return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
 def strides_of(x: Tensor) -> list[int]:

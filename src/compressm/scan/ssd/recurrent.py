@@ -7,25 +7,25 @@ best, and no pass over memory but those over operands and results.
 import torch
 from torch import Tensor
 
-from compressm.scan.runtime import Kernel, run_kernel
-from compressm.scan.runtime.widths import DOUBLE, HALF, LANES
-from compressm.scan.ssd.packing import factor, pack, pad, rows_of, strides_of, unpack
-from compressm.scan.ssd.recurrent_layout import blocks_of, chunks_of, groups_of, width_of
+from compressm.scan.runtime import run_kernel
+from compressm.scan.ssd.packing import (
+    factor,
+    kept_size,
+    kernels_by_width,
+    pack,
+    pad,
+    rows_of,
+    strides_of,
+    sum_groups,
+    unpack,
+    workers_for,
+)
+from compressm.scan.ssd.recurrent_layout import blocks_of, groups_of, width_of
 
 _MODULE = "compressm.scan.ssd.recurrent_kernels"
-_NAMES = {DOUBLE: "doubles", LANES: "vectors", HALF: "parts"}
-_FORWARD = {width: Kernel(_MODULE, f"forward_{name}") for width, name in _NAMES.items()}
-_BACKWARD = {width: Kernel(_MODULE, f"backward_{name}") for width, name in _NAMES.items()}
-
-SMALL = 1 << 16  # elements of states times steps: less is done before a second thread has started
+_FORWARD, _BACKWARD = kernels_by_width(_MODULE, "forward"), kernels_by_width(_MODULE, "backward")
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-
-
-def kept_size(q: Tensor, v: Tensor) -> int:
-    """Elements of the states that the backward pass starts from."""
-    (batch, L, heads, K), V = q.shape, v.shape[3]
-    return batch * heads * chunks_of(L) * K * blocks_of(V) * width_of(V)
 
 
 def scan_forward(
@@ -34,11 +34,11 @@ def scan_forward(
     """Outputs, final state, and with ``keep`` the states that :func:`scan_backward` starts from."""
     q, k, V = rows_of(q), rows_of(k), v.shape[3]
     padded, S = pad(v), pack(state, q, V)
-    y, before = torch.empty_like(padded), q.new_empty(kept_size(q, v) if keep else 0)
+    y, before = torch.empty_like(padded), q.new_empty(kept_size(q, V) if keep else 0)
     sizes = [*_sizes(q, V, log_decay), int(keep)]
     tensors = (factor(scale), q, k, log_decay.contiguous(), padded, y, S, before)
     words = [*sizes, *strides_of(q), *strides_of(k), *(x.data_ptr() for x in tensors)]
-    run_kernel(_FORWARD[width_of(V)], words, _workers(q, V))
+    run_kernel(_FORWARD[width_of(V)], words, workers_for(q, V))
     return y[..., :V].contiguous(), unpack(S, V), before
 
 
@@ -56,8 +56,10 @@ def scan_backward(
     tensors = (factor(scale), q, k, log_decay.contiguous(), padded, entering, grad_y)
     grads = (grad_q, grad_k, grad_decay, grad_v, carry)
     words = [*_sizes(q, V, log_decay), 1, *strides_of(q), *strides_of(k)]
-    run_kernel(_BACKWARD[width_of(V)], [*words, *(x.data_ptr() for x in (*tensors, *grads))], _workers(q, V))
-    whole_q, whole_k, whole_decay = (x[0] if groups == 1 else x.sum(0) for x in (grad_q, grad_k, grad_decay))
+    run_kernel(
+        _BACKWARD[width_of(V)], [*words, *(x.data_ptr() for x in (*tensors, *grads))], workers_for(q, V)
+    )
+    whole_q, whole_k, whole_decay = (sum_groups(x) for x in (grad_q, grad_k, grad_decay))
     return whole_q, whole_k, grad_v[..., :V].contiguous(), whole_decay, unpack(carry, V)
 
 
@@ -65,8 +67,3 @@ def _sizes(q: Tensor, V: int, log_decay: Tensor) -> list[int]:
     batch, L, heads, K = q.shape
     rates = 1 if log_decay.ndim == 3 else K
     return [batch, L, heads, K, rates, blocks_of(V), groups_of(batch * heads, V)]
-
-
-def _workers(q: Tensor, V: int) -> int:
-    items = q.shape[0] * q.shape[2] * groups_of(q.shape[0] * q.shape[2], V)
-    return 1 if q.numel() * V < SMALL else min(torch.get_num_threads(), items)
