@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressm.layers import Mamba
+from compressm.layers.mamba_sequences import LayerOperands
 
 # Channels below, between and at whole vectors; ranks of the time step above one; no window; no bias.
 SHAPES: list[dict[str, Any]] = [
@@ -17,6 +18,12 @@ SHAPES: list[dict[str, Any]] = [
     {"input_dim": 16, "state_dim": 1, "conv_kernel": 1},
     {"input_dim": 33, "state_dim": 2, "dt_rank": 9},
 ]
+
+
+@pytest.fixture(autouse=True)
+def only_the_inner_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sequences do not go through the whole layer by themselves."""
+    monkeypatch.setattr(LayerOperands, "served", property(lambda _: False))
 
 
 def lively(shape: dict[str, Any]) -> Mamba:

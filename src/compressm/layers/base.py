@@ -31,6 +31,13 @@ class StateSpaceLayer(nn.Module, ABC):
         tensor stands in its place.
         """
 
+    def add_normed(
+        self, x: Tensor, norm: nn.RMSNorm, state: Tensor | None = None, *, final_state: bool = True
+    ) -> tuple[Tensor, Tensor] | None:
+        """``x + layer(norm(x))`` and the last state, where that is quicker in one; if not, None."""
+        del x, norm, state, final_state
+        return None
+
     @abstractmethod
     def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take one input of each sequence ``(batch, H)``; returns the output and the new state."""

@@ -1,6 +1,7 @@
 """Mamba's selective layer (Gu and Dao 2023, "Mamba: Linear-Time Sequence Modeling", arXiv 2312.00752)."""
 
 import math
+from functools import cache
 from typing import cast
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from compressm.layers.arguments import check_dtype, check_input, check_sequence, check_sizes
 from compressm.layers.conv import CausalConv1d
 from compressm.layers.mamba_inner import InnerOperands, mamba_inner
+from compressm.layers.mamba_sequences import LayerOperands, mamba_by_sequences
 from compressm.layers.time_steps import initial_time_step_bias
 from compressm.layers.windowed import WindowedLayer
 from compressm.scan import selective_scan
 from compressm.scan.precision import at_least_float32
+from compressm.scan.runtime.tracing import bare, observed
 
 
 class Mamba(WindowedLayer):
@@ -135,6 +138,10 @@ class Mamba(WindowedLayer):
         check_sequence("Mamba", u, self.input_dim)
         check_dtype("Mamba", u, self.in_proj.weight.dtype)
         window, h = self._begin(state, u.shape[0])
+        whole = self._layer_operands(u, window, h)
+        if whole is not None and whole.served:
+            y, window, h = mamba_by_sequences(whole, final_state=final_state)
+            return y, self.join_state(window, h) if final_state else u.new_empty(0)
         xz = self.in_proj(u)
         operands = self._inner_operands(xz, window, h)
         if operands is not None and operands.served:
@@ -148,6 +155,22 @@ class Mamba(WindowedLayer):
         D, bias = at_least_float32(self.D), at_least_float32(self.dt_proj.bias)
         y, h = selective_scan(x, delta, self.rates(), B, C, D, z, bias, delta_softplus=True, state=h)
         return self._project(y), self.join_state(window, h) if final_state else u.new_empty(0)
+
+    def add_normed(
+        self, x: Tensor, norm: nn.RMSNorm, state: Tensor | None = None, *, final_state: bool = True
+    ) -> tuple[Tensor, Tensor] | None:
+        """``x + layer(norm(x))`` and the last state, where that is quicker in one; if not, None."""
+        if observed() or not bare(self, Mamba) or x.ndim != 3:
+            return None
+        window, h = self._begin(state, x.shape[0])
+        operands = self._layer_operands(x, window, h)
+        if operands is None or norm.eps is None:
+            return None
+        operands = operands._replace(norm_weight=norm.weight, eps=_as_number(norm.eps))
+        if not operands.served:
+            return None
+        y, window, h = mamba_by_sequences(operands, final_state=final_state)
+        return y, self.join_state(window, h) if final_state else x.new_empty(0)
 
     def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take one input of each sequence, in plain PyTorch operations: what to export for streaming.
@@ -178,11 +201,19 @@ class Mamba(WindowedLayer):
         y = (h * C[:, None]).sum(dim=-1) + at_least_float32(self.D) * x
         return self._project(y * F.silu(z)), self.join_state(window, h)
 
+    def _layer_operands(self, u: Tensor, window: Tensor | None, h: Tensor | None) -> LayerOperands | None:
+        """What the layer as a whole reads, under the same conditions, which hold for its projections, too."""
+        inner, projections = self._inner_operands(u, window, h), (self.in_proj, self.out_proj)
+        if inner is None or not all(bare(p, nn.Linear) and p.bias is None for p in projections):
+            return None
+        into, out_of = (p.weight for p in projections)
+        return LayerOperands(u, into, *inner[1:-2], out_of, window, h)
+
     def _inner_operands(self, xz: Tensor, window: Tensor | None, h: Tensor | None) -> InnerOperands | None:
         """What the inner part reads, unless somebody has put other modules, or hooks of modules, into it."""
         conv, select, dt = self.conv1d, self.x_proj, self.dt_proj
         biased = cast("Tensor | None", select.bias) is not None
-        if biased or not (_bare(conv, CausalConv1d) and _bare(select, nn.Linear)):
+        if biased or not (bare(conv, CausalConv1d) and bare(select, nn.Linear)):
             return None
         return InnerOperands(
             xz, conv.weight, conv.bias, select.weight, dt.weight, dt.bias, self.A_log, self.D, window, h
@@ -204,9 +235,7 @@ class Mamba(WindowedLayer):
         return f"input_dim={self.input_dim}, state_dim={self.state_dim}, inner_dim={self.inner_dim}"
 
 
-def _bare(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is of this very kind, without hooks that a call would run."""
-    hooks = (
-        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    )  # fmt: skip
-    return type(module) is kind and not any(hooks)
+@cache
+def _as_number(value: float) -> Tensor:
+    """A number where kernels can read it."""
+    return torch.tensor(value, dtype=torch.float64, device="cpu")

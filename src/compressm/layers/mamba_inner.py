@@ -1,5 +1,8 @@
 """Mamba's inner part on a CPU: convolution, projections and recurrence as one node of autograd.
 
+For batches that cores do not share, or channels that fill no whole vectors; for others
+:mod:`compressm.layers.mamba_sequences` does more.
+
 The kernels are those of ``short_convolution`` and ``selective_scan``. As one node, gradients of the slices of
 a projection are written where they belong in the gradient of the whole, instead of being joined afterwards,
 and a small layer does not spend more time between its operators than in them.
@@ -13,15 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from compressm.layers.mamba_programs import LOW_RANK
 from compressm.scan.runtime import STORED
 from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.cpu import LowRank, Operands, carry_of, run_adjoint, run_forward
 from compressm.scan.selective.layout import unpack
 from compressm.scan.short_convolution.cpu import convolve, convolve_backward
-
-LOW_RANK = 8
-"""Rank of the time steps up to which the recurrence makes them itself, instead of reading a product."""
 
 
 class InnerOperands(NamedTuple):

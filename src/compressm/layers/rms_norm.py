@@ -11,7 +11,7 @@ from compressm.scan.runtime import Kernel, run_kernel
 from compressm.scan.runtime.tracing import observed, plain
 
 _MODULE = "compressm.layers.rms_norm_kernels"
-_FORWARD, _BACKWARD = Kernel(_MODULE, "rms_norm"), Kernel(_MODULE, "rms_norm_backward")
+FORWARD, BACKWARD = Kernel(_MODULE, "rms_norm"), Kernel(_MODULE, "rms_norm_backward")
 _SMALL = 1 << 15  # elements: below this, threads cost more than they bring
 _GROUPS = 16  # of rows, whose gradients of the weight are summed apart
 
@@ -36,7 +36,7 @@ class _Norm(torch.autograd.Function):
         rows = x.numel() // x.shape[-1]
         out, scale, settings = torch.empty_like(x), x.new_empty(rows), array("d", [eps])
         addresses = (x.data_ptr(), weight.data_ptr(), settings.buffer_info()[0], out.data_ptr())
-        run_kernel(_FORWARD, [rows, x.shape[-1], *addresses, scale.data_ptr()], _threads(x))
+        run_kernel(FORWARD, [rows, x.shape[-1], *addresses, scale.data_ptr()], _threads(x))
         ctx.save_for_backward(x, weight, scale)
         return out
 
@@ -49,7 +49,7 @@ class _Norm(torch.autograd.Function):
         grad_x, sums = torch.empty_like(x), x.new_zeros(groups, x.shape[-1])
         tensors = (grad, x, weight, scale, grad_x, sums)
         words = [rows, x.shape[-1], groups, *(tensor.data_ptr() for tensor in tensors)]
-        run_kernel(_BACKWARD, words, min(_threads(x), groups))
+        run_kernel(BACKWARD, words, min(_threads(x), groups))
         return grad_x, sums.sum(0), None
 
 

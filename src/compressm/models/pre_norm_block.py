@@ -21,6 +21,7 @@ from compressm.layers import (
 )
 from compressm.models.rms_norm import RMSNorm
 from compressm.models.swiglu import swiglu
+from compressm.scan.runtime.tracing import bare
 
 
 class MixerKind(NamedTuple):
@@ -119,6 +120,12 @@ class PreNormBlock(nn.Module):
         self, x: Tensor, state: Tensor | None = None, *, final_state: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Map ``x`` ``(batch, L, H)`` to the same shape and the layer's last state, empty if not wanted."""
+        dropping, mixer = self.training and self.dropout > 0, self.mixer
+        if not dropping and bare(self.norm, RMSNorm) and isinstance(mixer, StateSpaceLayer):
+            added = self.mixer.add_normed(x, self.norm, state, final_state=final_state)
+            if added is not None:
+                x, state = added
+                return self._feed(x), state
         y, state = self.mixer(self.norm(x), state, final_state=final_state)
         return self._add(x, y), state
 
@@ -128,7 +135,9 @@ class PreNormBlock(nn.Module):
         return self._add(x_k, y), state
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
-        x = x + F.dropout(y, self.dropout, self.training)
+        return self._feed(x + F.dropout(y, self.dropout, self.training))
+
+    def _feed(self, x: Tensor) -> Tensor:
         if self.norm_2 is None or self.feed_forward is None:
             return x
         return x + F.dropout(self.feed_forward(self.norm_2(x)), self.dropout, self.training)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from compressm.scan.lti import few_channels, together
 from compressm.scan.lti.pieces import Pieces
-from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, run_kernel
+from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, run_kernel, workers_share
 
 _MODULE = "compressm.scan.lti.sequences"
 _FORWARD = {dtype: Kernel(_MODULE, f"forward_{name}") for dtype, name in FLOATS.items()}
@@ -85,8 +85,7 @@ def scan_backward(
 
 def workers_share_the_batch(batch: int) -> bool:
     """Whether threads take sequences of their own: it idles at most a fifth of them, and needs MKL."""
-    workers = torch.get_num_threads()
-    return gemm_addresses() is not None and 5 * workers * -(-batch // workers) <= 6 * batch
+    return gemm_addresses() is not None and workers_share(batch)
 
 
 def can_halve(dtype: torch.dtype) -> bool:

@@ -11,46 +11,28 @@ Operands are addresses of contiguous arrays; pieces, carries and what is kept ar
 from typing import Any
 
 import numpy as np
-from numba import carray, types
+from numba import carray
 
 from compressm.scan.lti.recurrence import adjoint, advance
-from compressm.scan.runtime.blas import GEMM_SYMBOLS
 from compressm.scan.runtime.pointers import (
     compiled,
     float32_pointer,
     float64_pointer,
-    int64_pointer,
     worker,
 )
+from compressm.scan.runtime.products import multiply
 
 CHECKPOINTS, STATES = 1, 2
-_SIGNATURE = types.void(*[types.int64] * 13)
-_sgemm = types.ExternalFunction(GEMM_SYMBOLS["sgemm_"], _SIGNATURE)
-_dgemm = types.ExternalFunction(GEMM_SYMBOLS["dgemm_"], _SIGNATURE)
 
 
 @compiled
 def _multiply(size: Any, room: Any, a: Any, a_turned: Any, b: Any, b_turned: Any, c: Any, rows: Any,
               columns: Any, inner: Any, accumulate: Any) -> None:  # fmt: skip
-    """``c = a b`` or ``c += a b``, c (rows, columns) row by row; an operand may be stored transposed.
-
-    Operands are addresses of numbers of ``size`` bytes. ``room`` is an address, too: 80 bytes for the
-    arguments, of which bytes 64 and 72 begin the numbers 1 and 0. BLAS counts by columns: to it these are the
-    transposes, so the operands change places. Sizes are 64-bit words, which a library of 32-bit integers
-    reads the same on little-endian machines.
-    """
-    sizes = carray(int64_pointer(room), (8,))
-    sizes[0], sizes[1], sizes[2] = columns, rows, inner
-    sizes[3], sizes[4], sizes[5] = inner if b_turned else columns, rows if a_turned else inner, columns
-    sizes[6], sizes[7] = 84 if b_turned else 78, 84 if a_turned else 78  # the letters "T" or "N"
-    one, beta = room + 64, room + 64 if accumulate else room + 72
-    letters = room + 48
-    if size == 4:
-        _sgemm(letters, letters + 8, room, room + 8, room + 16, one, b, room + 24, a, room + 32, beta, c,
-               room + 40)  # fmt: skip
-    else:
-        _dgemm(letters, letters + 8, room, room + 8, room + 16, one, b, room + 24, a, room + 32, beta, c,
-               room + 40)  # fmt: skip
+    """``c = a b`` or ``c += a b`` of whole arrays, c (rows, columns); an operand may be stored transposed."""
+    multiply(
+        size, room, a, rows if a_turned else inner, a_turned, b, inner if b_turned else columns, b_turned, c,
+        columns, rows, columns, inner, accumulate,
+    )  # fmt: skip
 
 
 @compiled

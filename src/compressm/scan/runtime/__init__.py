@@ -3,7 +3,7 @@
 from compressm.scan.runtime.blas import gemm_addresses
 from compressm.scan.runtime.cache import cache_directory
 from compressm.scan.runtime.compiled import FLOATS, STORED, Kernel, compile_seconds, stored
-from compressm.scan.runtime.team import run_kernel
+from compressm.scan.runtime.team import run_kernel, workers_share
 
 __all__ = [
     "FLOATS",
@@ -14,4 +14,5 @@ __all__ = [
     "gemm_addresses",
     "run_kernel",
     "stored",
+    "workers_share",
 ]

@@ -10,14 +10,20 @@ from pathlib import Path
 
 import torch
 
-GEMM_SYMBOLS = {"sgemm_": "compressm_sgemm", "dgemm_": "compressm_dgemm"}
+GEMM_SYMBOLS = {
+    "sgemm_": "compressm_sgemm",
+    "dgemm_": "compressm_dgemm",
+    "gemm_bf16bf16f32_": "compressm_gemm_bf16",
+}
+_NEEDED = ("sgemm_", "dgemm_")
 
 
 @cache
 def gemm_addresses() -> dict[str, int] | None:
-    """Addresses of BLAS's ``sgemm_`` and ``dgemm_`` in PyTorch's library, or None.
+    """Addresses of BLAS's ``sgemm_``, ``dgemm_`` and, if it is there, the one of bfloat16, or None.
 
-    Only MKL's are taken: called inside a parallel region, they stay on the calling thread.
+    They are those of PyTorch's library. Only MKL's are taken: called inside a parallel region, they stay on
+    the calling thread.
     """
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return None
@@ -26,9 +32,11 @@ def gemm_addresses() -> dict[str, int] | None:
         if path.suffix not in (".so", ".dll", ".dylib"):
             continue
         library = ctypes.CDLL(str(path))
-        if all(hasattr(library, name) for name in GEMM_SYMBOLS):
+        if all(hasattr(library, name) for name in _NEEDED):
             found = {
-                name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in GEMM_SYMBOLS
+                name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+                for name in GEMM_SYMBOLS
+                if hasattr(library, name)
             }
             return {name: address for name, address in found.items() if address is not None}
     return None

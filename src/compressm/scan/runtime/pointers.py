@@ -6,6 +6,7 @@ Imports Numba: only modules of kernels import this one.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -36,6 +37,21 @@ def _pointer_to(scalar: Any) -> Any:
     # one name, kernels of two dtypes put on disk by two processes would be confused in a third.
     pointer.__name__ = pointer.__qualname__ = f"{scalar}_pointer"
     return intrinsic(pointer)
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def call(typing_context: Any, kernel: Any, words: Any) -> Any:
+    """Call the kernel at one address with its arguments at another."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del signature
+        pointer = context.get_value_type(types.CPointer(types.int64))
+        function = ir.FunctionType(ir.VoidType(), [pointer]).as_pointer()
+        builder.call(builder.inttoptr(arguments[0], function), [builder.inttoptr(arguments[1], pointer)])
+        return context.get_dummy_value()
+
+    return types.void(kernel, words), generate
 
 
 int64_pointer = _pointer_to(types.int64)

@@ -44,6 +44,12 @@ def run_kernel(kernel: Kernel, arguments: list[int], threads: int) -> None:
         _run_on_python_threads(kernel.address, words, threads)
 
 
+def workers_share(items: int) -> bool:
+    """Whether threads may take items of their own: it idles at most a fifth of them."""
+    workers = torch.get_num_threads()
+    return 5 * workers * -(-items // workers) <= 6 * items
+
+
 def _run_on_python_threads(address: int, words: "array[int]", threads: int) -> None:
     entry = _ENTRY(address)
     copies = [array("q", words) for _ in range(threads)]
@@ -116,4 +122,4 @@ def define_symbols() -> None:
     addresses = gemm_addresses()
     for name, symbol in GEMM_SYMBOLS.items():
         # Loading a kernel wants some address, even where it will not be run for the lack of a product.
-        llvm.add_symbol(symbol, 1 if addresses is None else addresses[name])
+        llvm.add_symbol(symbol, 1 if addresses is None else addresses.get(name, 1))

@@ -21,6 +21,13 @@ def observed() -> bool:
 def plain(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
     """Whether all that are given are of these types on a CPU, and no subclass to whom operators mean more."""
     return all(
-        x is None or (type(x) in (Tensor, nn.Parameter) and x.dtype in dtypes and x.device.type == "cpu")
-        for x in tensors
+        x is None or (type(x) in (Tensor, nn.Parameter) and x.dtype in dtypes and x.is_cpu) for x in tensors
     )
+
+
+def bare(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of this very kind, without hooks that a call would run."""
+    hooks = (
+        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    )  # fmt: skip
+    return type(module) is kind and not any(hooks)

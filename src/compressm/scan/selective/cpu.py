@@ -3,12 +3,14 @@
 What has a row for each step is float32 or bfloat16, and so are its gradients; everything else is float32.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from compressm.scan.runtime import run_kernel, stored
+from compressm.scan.runtime.program import Place
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.layout import (
     STEPS,
@@ -22,8 +24,9 @@ from compressm.scan.selective.layout import (
     unpack,
 )
 
-_FORWARD = stored("compressm.scan.selective.forward_kernel", "forward")
-_BACKWARD = stored("compressm.scan.selective.backward_kernel", "backward")
+FORWARD = stored("compressm.scan.selective.forward_kernel", "forward")
+BACKWARD = stored("compressm.scan.selective.backward_kernel", "backward")
+W = TypeVar("W", bound=int | Place)
 LOG2_E = 1.4426950408889634
 SMALL = 1 << 16  # states times steps: less is done before a second thread has started
 
@@ -132,11 +135,33 @@ def run_forward(
     gated, N = given.gated, given.B.shape[2]
     y, kept = torch.empty_like(given.u), kept_sizes(given.u, N, gated=gated, keep=keep)
     plain, before = given.u.new_empty(kept[0]), given.A.new_empty(kept[1])
-    flags, made = [int(softplus), int(gated), int(keep)], (y, plain, carry, before)
-    words = [*given.sizes, *flags, *given.addresses, *(x.data_ptr() for x in made), *given.strides]
+    made = [x.data_ptr() for x in (y, plain, carry, before)]
+    words = forward_words(
+        given.sizes, given.addresses, made, given.strides, given.low_rank_words,
+        softplus=softplus, gated=gated, keep=keep,
+    )  # fmt: skip
     batch, blocks = given.u.shape[0], given.A.shape[0]
-    run_kernel(_FORWARD[y.dtype], [*words, *given.low_rank_words], _workers(given, batch * blocks))
+    run_kernel(FORWARD[y.dtype], words, _workers(given, batch * blocks))
     return y, carry, plain, before
+
+
+def forward_words(
+    sizes: Sequence[W], operands: Sequence[W], made: Sequence[W], strides: Sequence[W], low: Sequence[W],
+    *, softplus: bool, gated: bool, keep: bool,
+) -> list[W | int]:  # fmt: skip
+    """Of the forward kernel: as in :class:`Operands`, with y, plain, carry and before as what is ``made``."""
+    return [*sizes, int(softplus), int(gated), int(keep), *operands, *made, *strides, *low]
+
+
+def backward_words(
+    sizes: Sequence[W], operands: Sequence[W], others: Sequence[W], strides: Sequence[W], low: Sequence[W],
+    *, softplus: bool, gated: bool, groups: int,
+) -> list[W | int]:  # fmt: skip
+    """Of the backward kernel: ``others`` are plain, before and the gradient of y, then an :class:`Adjoint`.
+
+    ``strides`` end with those of the gradient of z.
+    """
+    return [*sizes, int(softplus), int(gated), groups, *operands, *others, *strides, *low]
 
 
 def scan_backward(
@@ -210,10 +235,12 @@ def run_adjoint(
         channels=carry.new_zeros(batch, blocks, N + rank + 2, LANES),
         carry=carry,
     )
-    words = [*given.sizes, int(softplus), int(given.gated), groups, *given.addresses]
-    words += [x.data_ptr() for x in (plain, before, grad_y, *made)]
-    words += [*given.strides, *grad_z.stride()[:2], *given.low_rank_words]
-    run_kernel(_BACKWARD[given.u.dtype], words, _workers(given, batch * groups))
+    words = backward_words(
+        given.sizes, given.addresses, [x.data_ptr() for x in (plain, before, grad_y, *made)],
+        [*given.strides, *grad_z.stride()[:2]], given.low_rank_words,
+        softplus=softplus, gated=given.gated, groups=groups,
+    )  # fmt: skip
+    run_kernel(BACKWARD[given.u.dtype], words, _workers(given, batch * groups))
     return made
 
 

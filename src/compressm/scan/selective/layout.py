@@ -49,8 +49,9 @@ def pad_rows(x: Tensor) -> Tensor:
 def pack(x: Tensor) -> Tensor:
     """A contiguous (..., blocks, N, LANES) from (..., d, N): the kernels' order of states."""
     *lead, d, N = x.shape
-    padded = torch.nn.functional.pad(x, (0, 0, 0, blocks_of(d) * LANES - d))
-    packed = padded.view(*lead, blocks_of(d), LANES, N).transpose(-1, -2)
+    missing = blocks_of(d) * LANES - d
+    padded = torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
+    packed = padded.reshape(*lead, blocks_of(d), LANES, N).transpose(-1, -2)
     return packed.clone(memory_format=torch.contiguous_format)
 
 

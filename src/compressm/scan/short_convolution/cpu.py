@@ -10,8 +10,8 @@ from compressm.scan.runtime import Kernel, run_kernel, stored
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.short_convolution.layout import blocks_of, groups_of
 
-_FORWARD = stored("compressm.scan.short_convolution.forward_kernel", "forward")
-_BACKWARD = stored("compressm.scan.short_convolution.backward_kernel", "backward")
+FORWARD = stored("compressm.scan.short_convolution.forward_kernel", "forward")
+BACKWARD = stored("compressm.scan.short_convolution.backward_kernel", "backward")
 SMALL = 1 << 15  # inputs: fewer are done before a second thread has started
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -24,7 +24,7 @@ def convolve(
     sizes, given = _words(x, weight, bias, window, silu=silu)
     y = x.new_empty(x.shape)
     final = x.new_empty(x.shape[0], x.shape[2], weight.shape[2] - 1, dtype=torch.float32)
-    _run(_FORWARD[x.dtype], x, [*sizes, *_addresses(*given, y, final)])
+    _run(FORWARD[x.dtype], x, [*sizes, *_addresses(*given, y, final)])
     return y, final.to(x.dtype)
 
 
@@ -46,7 +46,7 @@ def convolve_backward(
     grad_window = weight.new_empty(0 if window is None else (batch, channels, K - 1), dtype=torch.float32)
     words = [*sizes, *grad_y.stride()[:2], *grad_x.stride()[:2], int(grad_final is not None)]
     addresses = _addresses(*given, grad_y, grad_final, grad_x, sums, grad_window)
-    _run(_BACKWARD[x.dtype], x, [*words, *addresses])
+    _run(BACKWARD[x.dtype], x, [*words, *addresses])
     total = sums.sum(0)[:, :channels].to(weight.dtype)
     grad_weight = total[:K].mT[:, None].clone(memory_format=torch.contiguous_format)
     return grad_x, grad_weight, total[K].clone(), grad_window.to(x.dtype if window is None else window.dtype)

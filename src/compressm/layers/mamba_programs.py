@@ -1,0 +1,356 @@
+"""The programs of a Mamba layer on a CPU: what every sequence passes, forward and backward."""
+
+from functools import lru_cache, partial
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressm.layers import rms_norm as norm
+from compressm.scan.runtime.program import Matrix, Place, Program, Word
+from compressm.scan.runtime.widths import LANES
+from compressm.scan.selective import cpu as recurrence
+from compressm.scan.selective.layout import STEPS, chunks_of
+from compressm.scan.short_convolution import cpu as convolution
+
+LOW_RANK = 8
+"""Rank of the time steps up to which the recurrence makes them itself, instead of reading a product."""
+
+_WIDE_STEPS = 128
+_FLOAT = 4
+
+
+class Sizes(NamedTuple):
+    """What a program depends on.
+
+    Args:
+        L: Steps.
+        H: Channels outside.
+        d: Channels inside, whole vectors of them.
+        rank: Of the time steps.
+        N: States of a channel.
+        K: Steps that the convolution sees.
+        dtype: Of what has a row for each step, float32 or bfloat16.
+        narrowed: Whether inputs are float32 and rows are not.
+        biased: Whether the convolution has a bias.
+        windowed: Whether there are inputs before the first.
+        normed: Whether inputs, of float32, pass a norm first, and are added to the outputs.
+    """
+
+    L: int
+    H: int
+    d: int
+    rank: int
+    N: int
+    K: int
+    dtype: torch.dtype
+    narrowed: bool
+    biased: bool
+    windowed: bool
+    normed: bool
+
+    @property
+    def half(self) -> bool:
+        """Whether rows are bfloat16."""
+        return self.dtype == torch.bfloat16
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number of a row."""
+        return 2 if self.half else _FLOAT
+
+    @property
+    def chosen(self) -> int:
+        """Numbers that inputs choose at each step."""
+        return self.rank + 2 * self.N
+
+    @property
+    def low(self) -> int:
+        """Rank of the time steps if the recurrence makes them, else 0."""
+        return self.rank if self.rank <= LOW_RANK else 0
+
+    @property
+    def wide_steps(self) -> int:
+        """Rows that are float32 at a time on their way to bfloat16."""
+        return min(self.L, _WIDE_STEPS)
+
+    @property
+    def padded(self) -> int:
+        """Steps of whole chunks."""
+        return chunks_of(self.L) * STEPS
+
+    @property
+    def before(self) -> int:
+        """Numbers that are kept of a sequence's states."""
+        return chunks_of(self.L) * self.N * self.d
+
+    @property
+    def strides(self) -> list[Word]:
+        """Of B, C and z, from sequence to sequence, where there is one, and from step to step."""
+        return [0, self.chosen, 0, self.chosen, 0, 2 * self.d]
+
+    @property
+    def recurrence(self) -> list[Word]:
+        """Batch, L, N and blocks of channels, for one sequence."""
+        return [1, self.L, self.N, self.d // LANES]
+
+    @property
+    def convolution(self) -> list[Word]:
+        """What both of its kernels begin with: one sequence in one group, through SiLU, of rows of xz."""
+        flags = [int(self.biased), int(self.windowed)]
+        return [1, self.L, self.d, self.K, 1, 1, 0, 2 * self.d, *flags]
+
+
+class _Rows(NamedTuple):
+    """Places of what both passes read for each step, and matrices of parameters."""
+
+    given: Place
+    u: Matrix
+    xz: Matrix
+    x: Matrix
+    chosen: Matrix
+    delta: Matrix
+    y: Matrix
+    plain: Place
+    before: Place
+    in_weight: Matrix
+    select: Matrix
+    dt_weight: Matrix
+    out_weight: Matrix
+    filters: list[Word]  # weight, bias and window
+    channels: dict[str, Place]  # bias, A, D and weight of the recurrence
+    norm: list[Word]  # weight of the norm, eps, and what it divides by
+
+    @classmethod
+    def of(cls, program: Program, s: Sizes, *, keep: bool) -> "_Rows":
+        """With ``keep`` the tensors have rows of each item, else they lie in a worker's own memory."""
+
+        def rows(name: str, width: int) -> Matrix:
+            if keep:
+                return Matrix(program.operand(name, per_item=s.L * width * s.number), s.L, width, width)
+            return Matrix(program.room(s.L * width, s.number), s.L, width, width)
+
+        def weight(name: str, rows: int, columns: int) -> Matrix:
+            return Matrix(program.operand(name), rows, columns, columns)
+
+        past = s.d * (s.K - 1) * _FLOAT
+        given = program.operand("given", per_item=s.L * s.H * (_FLOAT if s.narrowed else s.number))
+        same = not (s.narrowed or s.normed)
+        return cls(
+            given=given,
+            u=Matrix(given, s.L, s.H, s.H) if same else rows("u", s.H),
+            xz=rows("xz", 2 * s.d),
+            x=rows("x", s.d),
+            chosen=rows("chosen", s.chosen),
+            delta=rows("delta", 0 if s.low else s.d),
+            y=rows("y", s.d),
+            plain=program.operand("plain", per_item=s.L * s.d * s.number),
+            before=program.operand("before", per_item=s.before * _FLOAT),
+            in_weight=weight("in_weight", 2 * s.d, s.H),
+            select=weight("select", s.chosen, s.d),
+            dt_weight=weight("dt_weight", s.d, s.rank),
+            out_weight=weight("out_weight", s.H, s.d),
+            filters=[
+                program.operand("filters"), program.operand("filter_bias"),
+                program.operand("window", per_item=past),
+            ],
+            channels={name: program.operand(name) for name in ("bias", "A", "D", "low_weight")},
+            norm=[
+                program.operand("norm_weight"), program.operand("eps"),
+                program.operand("scale", per_item=s.L * _FLOAT),
+            ],
+        )  # fmt: skip
+
+    def recurrence(self, s: Sizes) -> tuple[list[Word], list[Word]]:
+        """Operands of the recurrence, and the words of time steps of low rank."""
+        of, at = self.channels, self.chosen.place
+        B, C = at.plus(s.rank * s.number), at.plus((s.rank + s.N) * s.number)
+        z = self.xz.place.plus(s.d * s.number)
+        operands: list[Word] = [self.x.place, self.delta.place, of["bias"], of["A"], B, C, of["D"], z]
+        return operands, [s.low, at, 0, s.chosen, of["low_weight"]]
+
+
+def _multiply(
+    program: Program,
+    s: Sizes,
+    wide: Place | None,
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    *,
+    accumulate: bool = False,
+) -> None:
+    """``c = a b`` or ``c += a b`` with rows of their type, some at a time in float32 if it is another."""
+    if wide is None:
+        program.multiply(a, b, c, s.dtype, accumulate=accumulate)
+        return
+    for first in range(0, c.rows, s.wide_steps):
+        few, to = (x.some_rows(first, min(s.wide_steps, c.rows - first), s.number) for x in (a, c))
+        program.multiply(few, b, to._replace(place=wide), s.dtype)
+        program.narrow(wide, to.place, to.rows * to.columns, accumulate=accumulate)
+
+
+@lru_cache(maxsize=64)
+def forward_program(s: Sizes, keep: bool) -> Program:
+    """From inputs to outputs; with ``keep`` what the backward program starts from is kept."""
+    program = Program()
+    at = _Rows.of(program, s, keep=keep)
+    final = program.operand("final", per_item=s.d * (s.K - 1) * _FLOAT)
+    carry = program.operand("carry", per_item=s.N * s.d * _FLOAT)
+    out_number = _FLOAT if s.normed else s.number
+    out = Matrix(program.operand("out", per_item=s.L * s.H * out_number), s.L, s.H, s.H)
+    wide = program.room(s.wide_steps * max(2 * s.d, s.chosen), _FLOAT) if s.half else None
+
+    multiply = partial(_multiply, program, s, wide)
+    if s.normed:
+        weight, eps, scale = at.norm
+        normed = program.room(s.L * s.H, _FLOAT) if s.narrowed else at.u.place
+        program.add(norm.FORWARD, [s.L, s.H, at.given, weight, eps, normed, scale])
+        if s.narrowed:
+            program.narrow(normed, at.u.place, s.L * s.H)
+    elif s.narrowed:
+        program.narrow(at.given, at.u.place, s.L * s.H)
+    multiply(at.u, at.in_weight.T, at.xz)
+    program.add(convolution.FORWARD[s.dtype], [*s.convolution, at.xz.place, *at.filters, at.x.place, final])
+    multiply(at.x, at.select.T, at.chosen)
+    if not s.low:
+        multiply(at.chosen._replace(columns=s.rank), at.dt_weight.T, at.delta)
+    operands, low = at.recurrence(s)
+    program.add(
+        recurrence.FORWARD[s.dtype],
+        recurrence.forward_words(
+            s.recurrence, operands, [at.y.place, at.plain, carry, at.before], s.strides, low,
+            softplus=True, gated=True, keep=keep,
+        ),
+    )  # fmt: skip
+    if s.normed:
+        program.copy(at.given, out.place, s.L * s.H)
+        program.multiply(at.y, at.out_weight.T, out, s.dtype, accumulate=True)
+    else:
+        multiply(at.y, at.out_weight.T, out)
+    return program
+
+
+class _Part(NamedTuple):
+    """A part of a worker's sums: where it begins, in floats, and its shape."""
+
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def of(self, sums: Tensor) -> Tensor:
+        """The part of a tensor of sums."""
+        return sums.as_strided(self.shape, self.strides, self.start)
+
+
+class Sums(NamedTuple):
+    """What a worker adds up: gradients of parameters, those of filters and channels in the kernels' order."""
+
+    in_weight: _Part
+    filters: _Part  # and their bias
+    select: _Part
+    dt_weight: _Part
+    channels: _Part  # of A, of the time steps' weights if of low rank, of D and of their bias
+    out_weight: _Part
+    norm_weight: _Part
+    size: int
+
+    @classmethod
+    def of(cls, s: Sizes) -> "Sums":
+        """One behind the other, each from whole vectors on."""
+        start = 0
+
+        def part(*shape: int) -> _Part:
+            nonlocal start
+            strides = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+            made, start = _Part(start, shape, strides), start + -(-prod(shape) // LANES) * LANES
+            return made
+
+        return cls(
+            in_weight=part(2 * s.d, s.H),
+            filters=part(s.K + 1, s.d),
+            select=part(s.chosen, s.d),
+            dt_weight=part(0 if s.low else s.d, s.rank),
+            channels=part(s.d // LANES, s.N + s.low + 2, LANES),
+            out_weight=part(s.H, s.d),
+            norm_weight=part(s.H),
+            size=start,
+        )
+
+
+@lru_cache(maxsize=64)
+def backward_program(s: Sizes, told: bool) -> tuple[Program, Sums]:
+    """From gradients of outputs to all others; ``told``: whether there is one of the final window."""
+    program = Program()
+    at, sums = _Rows.of(program, s, keep=True), Sums.of(s)
+    past = s.d * (s.K - 1) * _FLOAT
+    out_number = _FLOAT if s.normed else s.number
+    given = program.operand("grad_out", per_item=s.L * s.H * out_number)
+    grad_final, grad_window = (program.operand(n, per_item=past) for n in ("grad_final", "grad_window"))
+    carry = program.operand("carry", per_item=s.N * s.d * _FLOAT)
+    u_number = s.number if s.half and not s.narrowed else _FLOAT
+    grad_u = Matrix(program.operand("grad_u", per_item=s.L * s.H * u_number), s.L, s.H, s.H)
+    total = program.operand("sums", per_worker=sums.size * _FLOAT)
+    wide = program.room(s.wide_steps * max(s.d, s.H), _FLOAT) if s.half else None
+    rounded = s.normed and s.half
+    grad_out = Matrix(program.room(s.L * s.H, s.number) if rounded else given, s.L, s.H, s.H)
+    grad_normed = Matrix(program.room(s.L * s.H if s.normed else 0, _FLOAT), s.L, s.H, s.H)
+    grad_x, grad_y = (Matrix(program.room(s.L * s.d, s.number), s.L, s.d, s.d) for _ in range(2))
+    grad_xz = Matrix(program.room(s.L * 2 * s.d, s.number), s.L, 2 * s.d, 2 * s.d)
+    grad_delta = Matrix(program.room(0 if s.low else s.L * s.d, s.number), s.L, s.d, s.d)
+    # Gradients of what inputs choose, float32 as the recurrence adds them up, then as products read them.
+    grown = Matrix(program.room(s.chosen * s.padded, _FLOAT), s.chosen, s.L, s.padded)
+    turned = grown if wide is None else grown._replace(place=program.room(s.chosen * s.padded, s.number))
+
+    def add_up(a: Matrix, b: Matrix, part: _Part) -> None:
+        c = Matrix(total.plus(part.start * _FLOAT), a.rows, b.columns, b.columns)
+        program.multiply(a, b, c, s.dtype, accumulate=True)
+
+    multiply = partial(_multiply, program, s, wide)
+    if rounded:
+        program.narrow(given, grad_out.place, s.L * s.H)
+    multiply(grad_out, at.out_weight, grad_y)
+    add_up(grad_out.T, at.y, sums.out_weight)
+    program.clear(grown.place, s.chosen * s.padded)
+    operands, low = at.recurrence(s)
+    first = (s.rank - s.low) * s.padded * _FLOAT  # rows of what the recurrence does not make
+    program.add(
+        recurrence.BACKWARD[s.dtype],
+        recurrence.backward_words(
+            s.recurrence, operands,
+            [
+                at.plain, at.before, grad_y.place, grad_x.place, grad_delta.place,
+                grad_xz.place.plus(s.d * s.number), grown.place.plus(first),
+                total.plus(sums.channels.start * _FLOAT), carry,
+            ],
+            [*s.strides, 0, 2 * s.d], low, softplus=True, gated=True, groups=1,
+        ),
+    )  # fmt: skip
+    if not s.low:
+        program.multiply(at.dt_weight.T, grad_delta.T, grown._replace(rows=s.rank), s.dtype)
+        add_up(grad_delta.T, at.chosen._replace(columns=s.rank), sums.dt_weight)
+    if wide is not None:
+        program.narrow(grown.place, turned.place, s.chosen * s.padded)
+    add_up(turned, at.x, sums.select)
+    multiply(turned.T, at.select, grad_x, accumulate=True)
+    strides: list[Word] = [0, s.d, 0, 2 * s.d, int(told)]
+    made = [grad_x.place, grad_final, grad_xz.place, total.plus(sums.filters.start * _FLOAT), grad_window]
+    program.add(convolution.BACKWARD[s.dtype], [*s.convolution, *strides, at.xz.place, *at.filters, *made])
+    add_up(grad_xz.T, at.u, sums.in_weight)
+    if s.normed:
+        weight, _, scale = at.norm
+        program.multiply(grad_xz, at.in_weight, grad_normed, s.dtype)
+        program.add(
+            norm.BACKWARD,
+            [
+                s.L, s.H, 1, grad_normed.place, at.given, weight, scale, grad_u.place,
+                total.plus(sums.norm_weight.start * _FLOAT),
+            ],
+        )  # fmt: skip
+        program.copy(given, grad_u.place, s.L * s.H, accumulate=True)
+    elif u_number == _FLOAT:
+        program.multiply(grad_xz, at.in_weight, grad_u, s.dtype)
+    else:
+        multiply(grad_xz, at.in_weight, grad_u)
+    return program, sums

@@ -1,0 +1,145 @@
+"""Programs: several kernels, one after the other, on one sequence after the other.
+
+Kernels that each go over a whole batch leave to the next what no cache holds. A worker that takes one
+sequence through all of them finds what it has just made in its own core's cache, and meets the other workers
+only at the end. Python is asked once for a program, not once for a kernel.
+
+A program knows sizes alone: it is made once for a shape, and run on the addresses of each call.
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressm.scan.runtime.blas import gemm_addresses
+from compressm.scan.runtime.compiled import Kernel, stored
+from compressm.scan.runtime.team import run_kernel
+
+_MODULE = "compressm.scan.runtime.program_kernels"
+_RUN, _CLEAR = Kernel(_MODULE, "run"), Kernel(_MODULE, "clear")
+_COPY, _ADD = Kernel(_MODULE, "copy"), Kernel(_MODULE, "add")
+_NARROW, _ADD_NARROW = Kernel(_MODULE, "narrow"), Kernel(_MODULE, "add_narrow")
+_PRODUCT = stored(_MODULE, "product")
+_LONGEST = 62  # words of a kernel behind worker and workers: the interpreter has room for no more
+_LINE = 64  # bytes
+
+
+class Place(NamedTuple):
+    """An address in a kernel's words: ``offset`` bytes behind where an operand begins for an item."""
+
+    operand: int
+    offset: int = 0
+
+    def plus(self, offset: int) -> "Place":
+        """So many bytes further."""
+        return self._replace(offset=self.offset + offset)
+
+
+Word = int | Place
+
+
+class Matrix(NamedTuple):
+    """``rows`` by ``columns`` numbers at a place, whose rows are ``width`` numbers apart.
+
+    Turned, what lies there is its transpose.
+    """
+
+    place: Place
+    rows: int
+    columns: int
+    width: int
+    turned: bool = False
+
+    @property
+    def T(self) -> "Matrix":
+        """The transpose, which lies where the matrix does."""
+        return self._replace(rows=self.columns, columns=self.rows, turned=not self.turned)
+
+    def some_rows(self, first: int, count: int, number: int) -> "Matrix":
+        """``count`` of its rows from ``first`` on; a number has so many bytes."""
+        gap = 1 if self.turned else self.width
+        return self._replace(place=self.place.plus(first * gap * number), rows=count)
+
+
+class Program:
+    """Kernels in the order in which each item passes them."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._steps: list[int] = []  # bytes for each item and for each worker, of one operand after the other
+        self._stages = self._room = 0
+        self._table = array("q")
+        self._own = self._place("", 0, 0)
+
+    def operand(self, name: str, *, per_item: int = 0, per_worker: int = 0) -> Place:
+        """A tensor of :meth:`run`, which has so many bytes for each item, or for each worker."""
+        return self._place(name, per_item, per_worker)
+
+    def room(self, count: int, number: int) -> Place:
+        """Memory of each worker's own for ``count`` numbers of so many bytes, on lines of the cache."""
+        at, self._room = self._own.plus(self._room), self._room + -(-count * number // _LINE) * _LINE
+        return at
+
+    def add(self, kernel: Kernel, words: Sequence[Word]) -> None:
+        """Let items pass a kernel next, ``words`` being those behind worker and workers."""
+        if len(words) > _LONGEST:
+            raise ValueError(f"a kernel of a program takes {_LONGEST} words, not {len(words)}")
+        self._table.extend((kernel.address, len(words)))
+        for word in words:
+            self._table.extend((word.offset, word.operand) if isinstance(word, Place) else (word, -1))
+        self._stages += 1
+
+    def multiply(
+        self, a: Matrix, b: Matrix, c: Matrix, dtype: torch.dtype, *, accumulate: bool = False
+    ) -> None:
+        """``c = a b``, or ``c += a b``; a and b are of ``dtype``, c is float32 and not turned."""
+        sizes = (a.rows, b.columns, a.columns, int(accumulate))
+        operands = (a.place, a.width, int(a.turned), b.place, b.width, int(b.turned), c.place, c.width)
+        self.add(_PRODUCT[dtype], [*operands, *sizes])
+
+    def narrow(self, source: Place, out: Place, count: int, *, accumulate: bool = False) -> None:
+        """Round float32 numbers to bfloat16, or add them to those that are there."""
+        self.add(_ADD_NARROW if accumulate else _NARROW, [count, source, out])
+
+    def copy(self, source: Place, out: Place, count: int, *, accumulate: bool = False) -> None:
+        """Copy float32 numbers, or add them to those that are there."""
+        self.add(_ADD if accumulate else _COPY, [count, source, out])
+
+    def clear(self, place: Place, count: int) -> None:
+        """Make float32 numbers zero, whole vectors of them."""
+        self.add(_CLEAR, [count, place])
+
+    def run(self, operands: Mapping[str, Tensor | None], items: int, workers: int) -> None:
+        """Take ``items`` through all kernels.
+
+        Each worker takes neighbours, and has the memory of its number below ``workers``.
+
+        Args:
+            operands: By the names given to :meth:`operand`; None where no kernel reads what is there.
+            items: Sequences.
+            workers: Threads at most.
+        """
+        own = torch.empty(max(1, workers * self._room), dtype=torch.uint8)
+        tensors = (own, *(operands[name] for name in self._names[1:]))
+        addresses = array("q", [0 if x is None else x.data_ptr() for x in tensors])
+        self._steps[1] = self._room
+        steps = array("q", self._steps)
+        words = [items, self._stages, *(x.buffer_info()[0] for x in (self._table, addresses, steps))]
+        run_kernel(_RUN, words, workers)
+
+    def _place(self, name: str, per_item: int, per_worker: int) -> Place:
+        self._names.append(name)
+        self._steps.extend((per_item, per_worker))
+        return Place(len(self._names) - 1)
+
+
+def can_multiply(dtype: torch.dtype) -> bool:
+    """Whether programs multiply numbers of ``dtype``, and by instructions for it: emulated, it is no gain."""
+    found = gemm_addresses()
+    if dtype == torch.bfloat16:
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return found is not None and "gemm_bf16bf16f32_" in found and bool(capabilities.get("amx_bf16"))
+    return found is not None and dtype == torch.float32

@@ -1,0 +1,106 @@
+"""Programs: where words lead, what stands between kernels, and who does which item."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from compressm.scan.runtime import Kernel, gemm_addresses
+from compressm.scan.runtime.program import Matrix, Place, Program, can_multiply
+
+ITEMS = 5
+
+
+def matrix(place: Place, x: Tensor) -> Matrix:
+    """All of a matrix that lies at a place."""
+    return Matrix(place, *x.shape[-2:], x.shape[-1])
+
+
+def per_item(x: Tensor) -> int:
+    return x[0].numel() * x.element_size()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_each_item_finds_its_own_rows_and_each_worker_its_own_memory(workers: int) -> None:
+    """An item is copied to its worker's room, doubled there, and copied to its place."""
+    x, y = torch.randn(ITEMS, 37), torch.zeros(ITEMS, 37)
+    program = Program()
+    source, out = (program.operand(name, per_item=per_item(t)) for name, t in (("x", x), ("y", y)))
+    unused, room = program.room(3, 4), program.room(37, 4)
+    program.copy(source, unused.plus(0), 3)
+    program.copy(source, room, 37)
+    program.copy(source, room, 37, accumulate=True)
+    program.copy(room, out, 37)
+    program.run({"x": x, "y": y}, ITEMS, workers)
+    assert torch.equal(y, 2 * x)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_sums_of_workers_add_up_to_those_of_all_items(workers: int) -> None:
+    x, sums = torch.randn(ITEMS, 40), torch.zeros(workers, 40)
+    program = Program()
+    source = program.operand("x", per_item=per_item(x))
+    program.copy(source, program.operand("sums", per_worker=per_item(sums)), 40, accumulate=True)
+    program.run({"x": x, "sums": sums}, ITEMS, workers)
+    assert torch.allclose(sums.sum(0), x.sum(0), atol=1e-6)
+
+
+def test_rounding_and_clearing() -> None:
+    x, half, old = torch.randn(ITEMS, 70), torch.zeros(ITEMS, 70).bfloat16(), torch.ones(ITEMS, 64)
+    more = torch.randn(ITEMS, 70).bfloat16()
+    wanted = (more.float() + x).bfloat16()
+    program = Program()
+    places = {
+        name: program.operand(name, per_item=per_item(t))
+        for name, t in (("x", x), ("half", half), ("more", more), ("old", old))
+    }
+    program.narrow(places["x"], places["half"], 70)
+    program.narrow(places["x"], places["more"], 70, accumulate=True)
+    program.clear(places["old"], 64)
+    program.run({"x": x, "half": half, "more": more, "old": old}, ITEMS, 2)
+    assert torch.equal(half, x.bfloat16())
+    assert torch.equal(more, wanted)
+    assert not old.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("turned_a", [False, True])
+@pytest.mark.parametrize("turned_b", [False, True])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_products(dtype: torch.dtype, turned_a: bool, turned_b: bool, accumulate: bool) -> None:
+    """Also of some rows, and of some columns of wider ones."""
+    found = gemm_addresses()
+    if found is None or (dtype == torch.bfloat16 and "gemm_bf16bf16f32_" not in found):
+        pytest.skip("PyTorch was built without such a product of MKL's")
+    rows, inner, columns = 6, 9, 5
+    a = torch.randn(ITEMS, *((inner, rows) if turned_a else (rows, inner))).to(dtype)
+    b = torch.randn(*((columns, inner) if turned_b else (inner, columns))).to(dtype)
+    c = torch.randn(ITEMS, rows, columns + 2)
+    began = c.clone()
+    program = Program()
+    left = matrix(program.operand("a", per_item=per_item(a)), a)
+    right = matrix(program.operand("b"), b)
+    left, right = left.T if turned_a else left, right.T if turned_b else right
+    out = matrix(program.operand("c", per_item=per_item(c)), c)._replace(columns=columns)
+    few = left.some_rows(2, 3, a.element_size()), out.some_rows(2, 3, c.element_size())
+    program.multiply(few[0], right, few[1], dtype, accumulate=accumulate)
+    program.run({"a": a, "b": b, "c": c}, ITEMS, 2)
+    whole = (a.mT if turned_a else a).double() @ (b.mT if turned_b else b).double()
+    wanted = began.double()
+    wanted[:, 2:5, :columns] = whole[:, 2:5] + (began[:, 2:5, :columns] if accumulate else 0.0)
+    assert torch.allclose(c.double(), wanted, atol=1e-5)
+
+
+def test_a_kernel_with_too_many_words_is_refused() -> None:
+    program = Program()
+    with pytest.raises(ValueError, match="62 words, not 63"):
+        program.add(Kernel("compressm.scan.runtime.program_kernels", "copy"), [0] * 63)
+
+
+def test_halves_are_multiplied_only_by_instructions_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {"amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert not can_multiply(torch.bfloat16)
+    assert not can_multiply(torch.float64)
+    assert can_multiply(torch.float32) == (gemm_addresses() is not None)
+    capabilities["amx_bf16"] = True
+    assert can_multiply(torch.bfloat16) == ("gemm_bf16bf16f32_" in (gemm_addresses() or {}))
