@@ -32,5 +32,11 @@ def outer_products(vectors: Tensor, *, total: Tensor | None = None) -> Tensor:
 
 
 def mirrored(upper: Tensor) -> Tensor:
-    """The Hermitian matrix whose part on and above the diagonal is given."""
-    return upper.triu() + upper.triu(1).mH
+    """The Hermitian matrix whose part on and above the diagonal is given.
+
+    Its diagonal is real, where some processors' products leave an imaginary part of rounding errors.
+    """
+    whole = upper.triu() + upper.triu(1).mH
+    if whole.is_complex():
+        whole.diagonal(dim1=-2, dim2=-1).imag.zero_()
+    return whole
