@@ -31,6 +31,10 @@ def test_numbers_are_rounded_to_nearest_even() -> None:
     copy(numbers, out)
     wanted = torch.from_numpy(numbers).bfloat16()
     found = torch.from_numpy(out.view(np.int16)).view(torch.bfloat16)
-    known = ~wanted.isnan()
-    assert torch.equal(found[known].view(torch.int16), wanted[known].view(torch.int16))
+    known, normal = ~wanted.isnan(), torch.from_numpy(np.abs(numbers) >= np.finfo(np.float32).tiny)
+    assert torch.equal(found[normal].view(torch.int16), wanted[normal].view(torch.int16))
+    # Processors that round by themselves take subnormal numbers for zero.
+    rest = known & ~normal
+    assert torch.equal(found[rest].signbit(), wanted[rest].signbit())
+    assert ((found[rest] == wanted[rest]) | (found[rest] == 0)).all()
     assert found[~known].isnan().all()
