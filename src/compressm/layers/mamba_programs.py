@@ -81,11 +81,6 @@ class Sizes(NamedTuple):
         return chunks_of(self.L) * STEPS
 
     @property
-    def before(self) -> int:
-        """Numbers that are kept of a sequence's states."""
-        return chunks_of(self.L) * self.N * self.d
-
-    @property
     def strides(self) -> list[Word]:
         """Of B, C and z, from sequence to sequence, where there is one, and from step to step."""
         return [0, self.chosen, 0, self.chosen, 0, 2 * self.d]
@@ -124,12 +119,11 @@ class _Rows(NamedTuple):
 
     @classmethod
     def of(cls, program: Program, s: Sizes, *, keep: bool) -> "_Rows":
-        """With ``keep`` the tensors have rows of each item, else they lie in a worker's own memory."""
+        """With ``keep`` rows of every item are kept, else they lie in a worker's own memory."""
+        take = program.kept if keep else program.room
 
-        def rows(name: str, width: int) -> Matrix:
-            if keep:
-                return Matrix(program.operand(name, per_item=s.L * width * s.number), s.L, width, width)
-            return Matrix(program.room(s.L * width, s.number), s.L, width, width)
+        def rows(width: int) -> Matrix:
+            return Matrix(take(s.L * width, s.number), s.L, width, width)
 
         def weight(name: str, rows: int, columns: int) -> Matrix:
             return Matrix(program.operand(name), rows, columns, columns)
@@ -139,14 +133,14 @@ class _Rows(NamedTuple):
         same = not (s.narrowed or s.normed)
         return cls(
             given=given,
-            u=Matrix(given, s.L, s.H, s.H) if same else rows("u", s.H),
-            xz=rows("xz", 2 * s.d),
-            x=rows("x", s.d),
-            chosen=rows("chosen", s.chosen),
-            delta=rows("delta", 0 if s.low else s.d),
-            y=rows("y", s.d),
-            plain=program.operand("plain", per_item=s.L * s.d * s.number),
-            before=program.operand("before", per_item=s.before * _FLOAT),
+            u=Matrix(given, s.L, s.H, s.H) if same else rows(s.H),
+            xz=rows(2 * s.d),
+            x=rows(s.d),
+            chosen=rows(s.chosen),
+            delta=rows(0 if s.low else s.d),
+            y=rows(s.d),
+            plain=take(s.L * s.d if keep else 0, s.number),
+            before=take(chunks_of(s.L) * s.N * s.d if keep else 0, _FLOAT),
             in_weight=weight("in_weight", 2 * s.d, s.H),
             select=weight("select", s.chosen, s.d),
             dt_weight=weight("dt_weight", s.d, s.rank),
@@ -158,7 +152,7 @@ class _Rows(NamedTuple):
             channels={name: program.operand(name) for name in ("bias", "A", "D", "low_weight")},
             norm=[
                 program.operand("norm_weight"), program.operand("eps"),
-                program.operand("scale", per_item=s.L * _FLOAT),
+                take(s.L if s.normed else 0, _FLOAT),
             ],
         )  # fmt: skip
 

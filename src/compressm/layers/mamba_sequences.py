@@ -69,9 +69,10 @@ class LayerOperands(NamedTuple):
         same = self.in_weight.dtype == self.out_weight.dtype == self.select.dtype == self.u.dtype
         return self.u.dtype if same and self.u.dtype in STORED else None
 
-    def sizes(self, dtype: torch.dtype) -> Sizes:
-        """What its programs depend on, with rows of ``dtype``."""
-        (_, L, H), (d, N) = self.u.shape, self.A_log.shape
+    @property
+    def sizes(self) -> Sizes:
+        """What its programs depend on."""
+        (_, L, H), (d, N), dtype = self.u.shape, self.A_log.shape, self.rows_dtype or self.u.dtype
         return Sizes(
             L, H, d, self.dt_weight.shape[-1], N, self.filters.shape[-1], dtype, self.u.dtype != dtype,
             self.filter_bias is not None, self.window is not None, self.norm_weight is not None,
@@ -124,6 +125,7 @@ class _Sequences(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, final_state: bool, *operands: Any) -> tuple[Tensor, Tensor, Tensor]:
         given = LayerOperands(*operands)
+        ctx.sizes = given.sizes
         results, kept = _run(given, keep=True, final_state=final_state)
         if not final_state:
             ctx.mark_non_differentiable(*results[1:])
@@ -141,21 +143,16 @@ class _Sequences(torch.autograd.Function):
             return (None,) * (count + 1)
         saved = ctx.saved_tensors
         kept = dict(zip(ctx.names, saved[count:], strict=True))
-        return None, *_pull(grads, LayerOperands(*saved[:count]), kept)
+        return None, *_pull(grads, LayerOperands(*saved[:count]), kept, ctx.sizes)
 
 
 def _run(
     given: LayerOperands, *, keep: bool, final_state: bool
 ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor | None]]:
     """Outputs, window and state, and what the backward pass reads besides."""
-    dtype = given.rows_dtype or given.u.dtype
-    s = given.sizes(dtype)
-    batch, blocks = given.u.shape[0], s.d // LANES
-    workers = min(torch.get_num_threads(), batch)
-    u = given.u.contiguous()
-
-    def rows(width: int) -> Tensor:
-        return u.new_empty(batch, s.L, width, dtype=dtype)
+    s = given.sizes
+    batch, u = given.u.shape[0], given.u.contiguous()
+    program = forward_program(s, keep)
 
     def floats(*shape: int) -> Tensor:
         return u.new_empty(shape, dtype=torch.float32)
@@ -164,13 +161,11 @@ def _run(
     A = pack(given.A_log.float()).exp_().mul_(-LOG2_E)
     kept: dict[str, Tensor | None] = {
         "given": u,
-        "plain": rows(s.d) if keep else None,
-        "before": floats(batch, s.before) if keep else None,
-        "scale": floats(batch, s.L) if s.normed else None,
-        "in_weight": _like(given.in_weight, dtype),
-        "select": _like(given.select, dtype),
-        "dt_weight": None if s.low else _like(given.dt_weight, dtype),
-        "out_weight": _like(given.out_weight, dtype),
+        "kept": u.new_empty(batch, program.kept_bytes, dtype=torch.uint8),
+        "in_weight": _like(given.in_weight, s.dtype),
+        "select": _like(given.select, s.dtype),
+        "dt_weight": None if s.low else _like(given.dt_weight, s.dtype),
+        "out_weight": _like(given.out_weight, s.dtype),
         "filters": _like(given.filters, torch.float32),
         "filter_bias": None if given.filter_bias is None else _like(given.filter_bias, torch.float32),
         "window": None if given.window is None else _like(given.window, torch.float32),
@@ -181,35 +176,29 @@ def _run(
         "norm_weight": given.norm_weight,
         "eps": given.eps,
     }
-    if keep:
-        kept |= {"xz": rows(2 * s.d), "x": rows(s.d), "chosen": rows(s.chosen), "y": rows(s.d)}
-        kept |= {
-            "u": rows(s.H) if s.narrowed or s.normed else None,
-            "delta": None if s.low else rows(s.d),
-        }
-    carry = floats(batch, blocks, s.N, LANES).zero_() if given.state is None else pack(given.state.float())
-    out = floats(batch, s.L, s.H) if s.normed else rows(s.H)
+    carry = (
+        floats(batch, s.d // LANES, s.N, LANES).zero_() if given.state is None else pack(given.state.float())
+    )
+    out = floats(batch, s.L, s.H) if s.normed else u.new_empty(u.shape, dtype=s.dtype)
     final = floats(batch, s.d, s.K - 1)
     made = {"final": final, "carry": carry, "out": out}
-    forward_program(s, keep).run(kept | made, batch, workers)
+    program.run(kept | made, batch, min(torch.get_num_threads(), batch))
     if not final_state:
         return (out, final, carry), kept
-    return (out, final.to(dtype), unpack(carry, s.d)), kept
+    return (out, final.to(s.dtype), unpack(carry, s.d)), kept
 
 
 def _pull(
-    grads: tuple[Tensor | None, ...], given: LayerOperands, kept: dict[str, Tensor | None]
+    grads: tuple[Tensor | None, ...], given: LayerOperands, kept: dict[str, Tensor | None], s: Sizes
 ) -> tuple[Tensor | None, ...]:
     """Gradients of all operands, from those of outputs, window and state."""
-    xz, A = cast(Tensor, kept["xz"]), cast(Tensor, kept["A"])
-    dtype = xz.dtype
-    s, batch = given.sizes(dtype), given.u.shape[0]
+    A, batch = cast(Tensor, kept["A"]), given.u.shape[0]
     workers = min(torch.get_num_threads(), batch)
     grad_out, grad_final, grad_state = grads
     program, sums = backward_program(s, grad_final is not None)
-    out_dtype = torch.float32 if s.normed else dtype
+    out_dtype = torch.float32 if s.normed else s.dtype
     if grad_out is None:
-        grad_out = xz.new_zeros(batch, s.L, s.H, dtype=out_dtype)
+        grad_out = A.new_zeros(batch, s.L, s.H, dtype=out_dtype)
     carry = A.new_zeros(batch, s.d // LANES, s.N, LANES) if grad_state is None else pack(grad_state.float())
     grad_u = torch.empty_like(given.u, memory_format=torch.contiguous_format)
     grad_window = None if given.window is None else A.new_empty(given.window.shape)

@@ -70,9 +70,10 @@ class Program:
     def __init__(self) -> None:
         self._names: list[str] = []
         self._steps: list[int] = []  # bytes for each item and for each worker, of one operand after the other
-        self._stages = self._room = 0
+        self._stages = 0
         self._table = array("q")
-        self._own = self._place("", 0, 0)
+        self._memory = (self._place("", 0, 0), self._place("kept", 0, 0))
+        self._sizes = [0, 0]  # bytes of a worker's own memory, and of what is kept of an item
 
     def operand(self, name: str, *, per_item: int = 0, per_worker: int = 0) -> Place:
         """A tensor of :meth:`run`, which has so many bytes for each item, or for each worker."""
@@ -80,8 +81,19 @@ class Program:
 
     def room(self, count: int, number: int) -> Place:
         """Memory of each worker's own for ``count`` numbers of so many bytes, on lines of the cache."""
-        at, self._room = self._own.plus(self._room), self._room + -(-count * number // _LINE) * _LINE
-        return at
+        return self._take(0, count, number)
+
+    def kept(self, count: int, number: int) -> Place:
+        """The same in an operand ``"kept"``, which has :attr:`kept_bytes` for each item.
+
+        Programs that ask for the same in the same order find there what the other has left.
+        """
+        return self._take(1, count, number)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept of an item."""
+        return self._sizes[1]
 
     def add(self, kernel: Kernel, words: Sequence[Word]) -> None:
         """Let items pass a kernel next, ``words`` being those behind worker and workers."""
@@ -122,13 +134,17 @@ class Program:
             items: Sequences.
             workers: Threads at most.
         """
-        own = torch.empty(max(1, workers * self._room), dtype=torch.uint8)
-        tensors = (own, *(operands[name] for name in self._names[1:]))
+        own = torch.empty(workers * self._sizes[0], dtype=torch.uint8)
+        tensors = (own, operands.get("kept"), *(operands[name] for name in self._names[2:]))
         addresses = array("q", [0 if x is None else x.data_ptr() for x in tensors])
-        self._steps[1] = self._room
-        steps = array("q", self._steps)
+        steps = array("q", [0, self._sizes[0], self._sizes[1], 0, *self._steps[4:]])
         words = [items, self._stages, *(x.buffer_info()[0] for x in (self._table, addresses, steps))]
         run_kernel(_RUN, words, workers)
+
+    def _take(self, which: int, count: int, number: int) -> Place:
+        at = self._memory[which].plus(self._sizes[which])
+        self._sizes[which] += -(-count * number // _LINE) * _LINE
+        return at
 
     def _place(self, name: str, per_item: int, per_worker: int) -> Place:
         self._names.append(name)
