@@ -12,7 +12,8 @@ language-step-mamba.json with --threads 2 --mixers mamba --rounds 40 --bf16, lan
 Two layers, 64 channels, 16 sequences of 128 tokens, unless told otherwise (a GPU waits for its launches at
 this size: try --layers 4 --dim 512 --length 1024 there); forward, cross entropy, backward, AdamW, as training
 runs them, which keep the memory of the step before. Sizes of a layer, and precisions, take turns round by
-round, so that their ratio holds on a machine whose speed drifts. --bf16 measures steps under autocast, too.
+round, so that their ratio holds on a machine whose speed drifts, and each goes once unmeasured before, so
+that caches are as they are in training. --bf16 measures steps under autocast, too.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
+from compressm.bench.machine import processor
 from compressm.models import LanguageModel
 from compressm.training import keep_freed_memory
 from compressm.training.device import Precision, autocast
@@ -60,7 +62,9 @@ def main() -> None:
     medians: dict[str, dict[int, float]] = {}
     for mixer in given.mixers:
         medians |= measure(mixer, given)
-    where = torch.cuda.get_device_name() if given.device == "cuda" else f"{given.threads} threads"
+    where = (
+        torch.cuda.get_device_name() if given.device == "cuda" else f"{given.threads} threads, {processor()}"
+    )
     print(f"{where}, median of {given.rounds} rounds\n")
     print("| layer | states | step, ms | times faster |\n|---|---:|---:|---:|")
     for name, seconds in medians.items():
@@ -93,6 +97,7 @@ def measure(mixer: str, given: argparse.Namespace) -> dict[str, dict[int, float]
     seconds: dict[tuple[Precision, int], list[float]] = {key: [] for key in steps}
     for _ in range(given.rounds):
         for key, step in steps.items():
+            step()  # as in training, where the step before was of the same model
             began = time.perf_counter()
             step()
             seconds[key].append(time.perf_counter() - began)

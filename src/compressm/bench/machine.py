@@ -20,7 +20,7 @@ def describe_machine(settings: Settings) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {package: found for package in PACKAGES if (found := _version(package)) is not None}
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores,
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
         "threads": settings.threads,
@@ -40,7 +40,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as the system has it."""
     file = Path("/proc/cpuinfo")
     if sys.platform == "linux" and file.exists():
         for line in file.read_text(encoding="utf-8").splitlines():
