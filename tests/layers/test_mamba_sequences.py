@@ -229,6 +229,15 @@ def test_parts_are_called_where_somebody_has_changed_them(
     assert largest_error(found, wanted) < (5e-6, "")
 
 
+def test_a_hook_of_all_modules_sees_each() -> None:
+    block, called = block_of(lively(SHAPES[0])), []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: called.append(type(module)))
+    block(torch.randn(BATCH, L, 32))
+    handle.remove()
+    assert Mamba in called
+    assert called.count(nn.Linear) == 3
+
+
 @pytest.mark.parametrize("change", ["hook on the layer", "hook on the norm", "dropout"])
 def test_a_block_calls_what_somebody_watches(change: str) -> None:
     block = block_of(lively(SHAPES[0]))

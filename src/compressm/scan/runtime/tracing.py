@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook as has_hooks_of_all
 
 
 def observed() -> bool:
@@ -26,8 +27,9 @@ def plain(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.floa
 
 
 def bare(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is of this very kind, without hooks that a call would run."""
+    """Whether a module is of this very kind, without hooks that a call would run, its own or those of all."""
     hooks = (
         module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     )  # fmt: skip
-    return type(module) is kind and not any(hooks)
+    everywhere = has_hooks_of_all()  # type: ignore[no-untyped-call]
+    return type(module) is kind and not any(hooks) and not everywhere
