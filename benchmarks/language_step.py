@@ -6,12 +6,13 @@ python benchmarks/language_step.py [--rounds 7] [--threads 1] [--bf16] [--device
 benchmarks/results/language-step.json and language-step.png were made, on two cores, with
 python benchmarks/language_step.py --threads 2 --rounds 15 --bf16 \\
     --json benchmarks/results/language-step.json --figure benchmarks/results/language-step.png
-language-step-mamba.json with --threads 2 --mixers mamba --rounds 40 --bf16, language-step-mamba-1.json with
---threads 1.
+language-step-mamba.json with --threads 2 --mixers mamba mamba-apart --rounds 40 --bf16, and
+language-step-mamba-1.json with --threads 1. mamba-apart is what Mamba is where somebody watches its parts:
+the norm, the projections and what is between them one after the other, each for the whole batch.
 
 Two layers, 64 channels, 16 sequences of 128 tokens, unless told otherwise (a GPU waits for its launches at
 this size: try --layers 4 --dim 512 --length 1024 there); forward, cross entropy, backward, AdamW, as training
-runs them, which keep the memory of the step before. Sizes of a layer, and precisions, take turns round by
+runs them, which keep the memory of the step before. Layers, their sizes, and precisions take turns round by
 round, so that their ratio holds on a machine whose speed drifts, and each goes once unmeasured before, so
 that caches are as they are in training. --bf16 measures steps under autocast, too.
 """
@@ -28,12 +29,14 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from compressm.bench.machine import processor
+from compressm.layers import Mamba
 from compressm.models import LanguageModel
 from compressm.training import keep_freed_memory
 from compressm.training.device import Precision, autocast
 
 VOCABULARY = 67
 HALF = " bf16"  # behind the name of a layer under autocast
+APART = "mamba-apart"  # norm, projections and inner part one after the other
 SIZES = {
     "mamba": (128, 64, 32, 16, 12, 8, 4),
     "mamba2": (128, 64, 32, 16),
@@ -41,6 +44,7 @@ SIZES = {
     "retnet": (64, 32, 16),
     "deltanet": (64, 32, 16),
     "gated-deltanet": (64, 32, 16),
+    APART: (128, 12),
 }
 
 
@@ -53,15 +57,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--mixers", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--mixers", nargs="+", default=list(SIZES)[:-1], choices=list(SIZES))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     keep_freed_memory()
-    medians: dict[str, dict[int, float]] = {}
-    for mixer in given.mixers:
-        medians |= measure(mixer, given)
+    medians = measure(given)
     where = (
         torch.cuda.get_device_name() if given.device == "cuda" else f"{given.threads} threads, {processor()}"
     )
@@ -84,29 +86,28 @@ def main() -> None:
         draw(medians).savefig(given.figure, dpi=150, bbox_inches="tight")
 
 
-def measure(mixer: str, given: argparse.Namespace) -> dict[str, dict[int, float]]:
-    """Median seconds of a step at each size, by the mixer's name and precision."""
+def measure(given: argparse.Namespace) -> dict[str, dict[int, float]]:
+    """Median seconds of a step at each size, by the layer's name and precision."""
     precisions: list[Precision] = ["float32", "bf16"] if given.bf16 else ["float32"]
     steps = {
-        (precision, size): make_step(mixer, size, given, precision)
+        (mixer + (HALF if precision == "bf16" else ""), size): make_step(mixer, size, given, precision)
+        for mixer in given.mixers
         for precision in precisions
         for size in SIZES[mixer]
     }
     for step in steps.values():
         step()
-    seconds: dict[tuple[Precision, int], list[float]] = {key: [] for key in steps}
+    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
     for _ in range(given.rounds):
         for key, step in steps.items():
             step()  # as in training, where the step before was of the same model
             began = time.perf_counter()
             step()
             seconds[key].append(time.perf_counter() - began)
-    return {
-        mixer + (HALF if precision == "bf16" else ""): {
-            size: statistics.median(seconds[precision, size]) for size in SIZES[mixer]
-        }
-        for precision in precisions
-    }
+    medians: dict[str, dict[int, float]] = {}
+    for (name, size), times in seconds.items():
+        medians.setdefault(name, {})[size] = statistics.median(times)
+    return medians
 
 
 def make_step(
@@ -115,8 +116,16 @@ def make_step(
     """A training step, ready to run, that ends when the device has done it."""
     torch.manual_seed(0)
     model = LanguageModel(
-        VOCABULARY, num_layers=given.layers, model_dim=given.dim, state_dim=size, mixer=mixer
+        VOCABULARY,
+        num_layers=given.layers,
+        model_dim=given.dim,
+        state_dim=size,
+        mixer="mamba" if mixer == APART else mixer,
     ).to(given.device)
+    if mixer == APART:  # what is watched is called by itself
+        for module in model.modules():
+            if isinstance(module, Mamba):
+                module.out_proj.register_forward_hook(lambda *_: None)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     tokens = torch.randint(VOCABULARY, (given.batch, given.length + 1), device=given.device)
 
@@ -138,7 +147,7 @@ def draw(medians: dict[str, dict[int, float]]) -> Figure:
     figure = Figure(figsize=(5.4, 3.6))
     axes = figure.add_subplot()
     colours = dict(
-        zip(SIZES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True)
+        zip(SIZES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"), strict=True)
     )
     for name, seconds in medians.items():
         half = name.endswith(HALF)

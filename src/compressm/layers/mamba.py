@@ -1,7 +1,6 @@
 """Mamba's selective layer (Gu and Dao 2023, "Mamba: Linear-Time Sequence Modeling", arXiv 2312.00752)."""
 
 import math
-from functools import cache
 from typing import cast
 
 import torch
@@ -12,6 +11,7 @@ from compressm.layers.arguments import check_dtype, check_input, check_sequence,
 from compressm.layers.conv import CausalConv1d
 from compressm.layers.mamba_inner import InnerOperands, mamba_inner
 from compressm.layers.mamba_sequences import LayerOperands, mamba_by_sequences
+from compressm.layers.rms_norm import number
 from compressm.layers.time_steps import initial_time_step_bias
 from compressm.layers.windowed import WindowedLayer
 from compressm.scan import selective_scan
@@ -166,7 +166,7 @@ class Mamba(WindowedLayer):
         operands = self._layer_operands(x, window, h)
         if operands is None or norm.eps is None:
             return None
-        operands = operands._replace(norm_weight=norm.weight, eps=_as_number(norm.eps))
+        operands = operands._replace(norm_weight=norm.weight, eps=number(norm.eps))
         if not operands.served:
             return None
         y, window, h = mamba_by_sequences(operands, final_state=final_state)
@@ -233,9 +233,3 @@ class Mamba(WindowedLayer):
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         return f"input_dim={self.input_dim}, state_dim={self.state_dim}, inner_dim={self.inner_dim}"
-
-
-@cache
-def _as_number(value: float) -> Tensor:
-    """A number where kernels can read it."""
-    return torch.tensor(value, dtype=torch.float64, device="cpu")

@@ -1,6 +1,6 @@
 """The root-mean-square norm, quick on a CPU where channels are few."""
 
-from array import array
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,13 +29,19 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return normed
 
 
+@cache
+def number(eps: float) -> Tensor:
+    """``eps`` where kernels read it, in float64."""
+    return torch.tensor(eps, dtype=torch.float64, device="cpu")
+
+
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         rows = x.numel() // x.shape[-1]
-        out, scale, settings = torch.empty_like(x), x.new_empty(rows), array("d", [eps])
-        addresses = (x.data_ptr(), weight.data_ptr(), settings.buffer_info()[0], out.data_ptr())
+        out, scale = torch.empty_like(x), x.new_empty(rows)
+        addresses = (x.data_ptr(), weight.data_ptr(), number(eps).data_ptr(), out.data_ptr())
         run_kernel(FORWARD, [rows, x.shape[-1], *addresses, scale.data_ptr()], _threads(x))
         ctx.save_for_backward(x, weight, scale)
         return out

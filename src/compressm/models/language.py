@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressm.models.normed_head import normed_head
 from compressm.models.pre_norm_block import LANGUAGE_MIXERS, PreNormBlock, make_mixer
 from compressm.models.rms_norm import RMSNorm
 from compressm.models.sampling import check_sampling, draw
@@ -110,7 +110,7 @@ class LanguageModel(nn.Module):
             tokens: ``(batch, L)``, integers in ``0..V-1``.
 
         Returns:
-            Logits ``(batch, L, V)``.
+            Logits ``(batch, L, V)``, under autocast in float32.
 
         Raises:
             TypeError: If the tokens are no integers.
@@ -202,7 +202,7 @@ class LanguageModel(nn.Module):
         return hidden, tuple(after)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(self.norm_f(hidden), self.embeddings.weight)
+        return normed_head(hidden, self.norm_f, self.embeddings.weight)
 
     def _blocks(self) -> list[PreNormBlock]:
         return cast(list[PreNormBlock], list(self.layers))
