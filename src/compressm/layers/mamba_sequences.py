@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compressm.layers.mamba_programs import Sizes, backward_program, forward_program
 from compressm.scan.runtime import STORED, workers_share
-from compressm.scan.runtime.program import can_multiply
+from compressm.scan.runtime.program import can_multiply, sum_of_workers
 from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.cpu import LOG2_E
@@ -216,7 +216,7 @@ def _pull(
         batch,
         workers,
     )
-    summed = total if workers == 1 else total.sum(0)
+    summed = sum_of_workers(total)
     in_weight, filters, select, dt_weight, channels, out_weight, norm_weight = (
         part.of(summed) for part in sums[:-1]
     )

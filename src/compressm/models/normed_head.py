@@ -11,7 +11,7 @@ from compressm.layers import rms_norm as norm
 from compressm.models.rms_norm import RMSNorm
 from compressm.scan.precision import at_least_float32
 from compressm.scan.runtime import workers_share
-from compressm.scan.runtime.program import Matrix, Program, can_multiply
+from compressm.scan.runtime.program import Matrix, Program, can_multiply, sum_of_workers
 from compressm.scan.runtime.tracing import bare, observed, plain
 
 _LARGEST = 1 << 18
@@ -101,7 +101,7 @@ class _Head(torch.autograd.Function):
         grad_x, sums = torch.empty_like(x), x.new_zeros(workers, s.V + 1, s.H)
         made = {"grad": grad.contiguous(), "grad_x": grad_x, "sums": sums}
         _backward_program(s).run(given | made, len(x), workers)
-        total = sums.sum(0)
+        total = sum_of_workers(sums)
         return grad_x, total[s.V], total[: s.V], None, None
 
 

@@ -152,6 +152,17 @@ class Program:
         return Place(len(self._names) - 1)
 
 
+def sum_of_workers(sums: Tensor) -> Tensor:
+    """What workers have added up, ``(workers, ...)``, in the memory of the first.
+
+    One after the other: PyTorch's sum over so short an axis takes five times as long.
+    """
+    first, *others = sums.unbind(0)
+    for other in others:
+        first += other
+    return first
+
+
 def can_multiply(dtype: torch.dtype) -> bool:
     """Whether programs multiply numbers of ``dtype``, and by instructions for it: emulated, it is no gain."""
     found = gemm_addresses()
