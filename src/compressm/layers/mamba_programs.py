@@ -285,7 +285,7 @@ def backward_program(s: Sizes, told: bool) -> tuple[Program, Sums]:
     carry = program.operand("carry", per_item=s.N * s.d * _FLOAT)
     u_number = s.number if s.half and not s.narrowed else _FLOAT
     grad_u = Matrix(program.operand("grad_u", per_item=s.L * s.H * u_number), s.L, s.H, s.H)
-    total = program.operand("sums", per_worker=sums.size * _FLOAT)
+    total = program.sums(sums.size)
     wide = program.room(s.wide_steps * max(s.d, s.H), _FLOAT) if s.half else None
     rounded = s.normed and s.half
     grad_out = Matrix(program.room(s.L * s.H, s.number) if rounded else given, s.L, s.H, s.H)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compressm.layers.mamba_programs import Sizes, backward_program, forward_program
 from compressm.scan.runtime import STORED, workers_share
-from compressm.scan.runtime.program import can_multiply, sum_of_workers
+from compressm.scan.runtime.program import can_multiply
 from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.runtime.widths import LANES
 from compressm.scan.selective.cpu import LOG2_E
@@ -202,8 +202,7 @@ def _pull(
     carry = A.new_zeros(batch, s.d // LANES, s.N, LANES) if grad_state is None else pack(grad_state.float())
     grad_u = torch.empty_like(given.u, memory_format=torch.contiguous_format)
     grad_window = None if given.window is None else A.new_empty(given.window.shape)
-    total = A.new_zeros(workers, sums.size)
-    program.run(
+    summed = program.run(
         kept
         | {
             "grad_out": _like(grad_out, out_dtype),
@@ -211,12 +210,10 @@ def _pull(
             "grad_window": grad_window,
             "carry": carry,
             "grad_u": grad_u,
-            "sums": total,
         },
         batch,
         workers,
     )
-    summed = sum_of_workers(total)
     in_weight, filters, select, dt_weight, channels, out_weight, norm_weight = (
         part.of(summed) for part in sums[:-1]
     )

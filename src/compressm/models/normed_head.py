@@ -11,7 +11,7 @@ from compressm.layers import rms_norm as norm
 from compressm.models.rms_norm import RMSNorm
 from compressm.scan.precision import at_least_float32
 from compressm.scan.runtime import workers_share
-from compressm.scan.runtime.program import Matrix, Program, can_multiply, sum_of_workers
+from compressm.scan.runtime.program import Matrix, Program, can_multiply
 from compressm.scan.runtime.tracing import bare, observed, plain
 
 _LARGEST = 1 << 18
@@ -98,11 +98,9 @@ class _Head(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         given, s = dict(zip(ctx.names, ctx.saved_tensors, strict=True)), ctx.sizes
         x, workers = given["x"], min(torch.get_num_threads(), len(given["x"]))
-        grad_x, sums = torch.empty_like(x), x.new_zeros(workers, s.V + 1, s.H)
-        made = {"grad": grad.contiguous(), "grad_x": grad_x, "sums": sums}
-        _backward_program(s).run(given | made, len(x), workers)
-        total = sum_of_workers(sums)
-        return grad_x, total[s.V], total[: s.V], None, None
+        made = {"grad": grad.contiguous(), "grad_x": torch.empty_like(x)}
+        total = _backward_program(s).run(given | made, len(x), workers)[: (s.V + 1) * s.H].view(s.V + 1, s.H)
+        return made["grad_x"], total[s.V], total[: s.V], None, None
 
 
 class _Operands(NamedTuple):
@@ -146,7 +144,7 @@ def _backward_program(s: _Sizes) -> Program:
     at = _Operands.of(program, s)
     given = program.operand("grad", per_item=s.L * s.V * _FLOAT)
     grad_x = program.operand("grad_x", per_item=s.L * s.H * _FLOAT)
-    sums = program.operand("sums", per_worker=(s.V + 1) * s.H * _FLOAT)
+    sums = program.sums((s.V + 1) * s.H)
     grad_normed = Matrix(program.room(s.L * s.H, _FLOAT), s.L, s.H, s.H)
     half = s.dtype == torch.bfloat16
     grad = Matrix(program.room(s.L * s.V, 2) if half else given, s.L, s.V, s.V)

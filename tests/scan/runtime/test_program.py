@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from compressm.scan.runtime import Kernel, gemm_addresses
+from compressm.scan.runtime import program as program_module
 from compressm.scan.runtime.program import Matrix, Place, Program, can_multiply
 
 ITEMS = 5
@@ -36,12 +37,26 @@ def test_each_item_finds_its_own_rows_and_each_worker_its_own_memory(workers: in
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_sums_of_workers_add_up_to_those_of_all_items(workers: int) -> None:
-    x, sums = torch.randn(ITEMS, 40), torch.zeros(workers, 40)
+    x = torch.randn(ITEMS, 40)
     program = Program()
     source = program.operand("x", per_item=per_item(x))
-    program.copy(source, program.operand("sums", per_worker=per_item(sums)), 40, accumulate=True)
-    program.run({"x": x, "sums": sums}, ITEMS, workers)
-    assert torch.allclose(sums.sum(0), x.sum(0), atol=1e-6)
+    first, second = program.sums(3), program.sums(40)
+    program.copy(source, first, 3, accumulate=True)
+    program.copy(source, second, 40, accumulate=True)
+    for _ in range(2):  # sums begin anew
+        sums = program.run({"x": x}, ITEMS, workers)
+        assert torch.allclose(sums[:3], x.sum(0)[:3], atol=1e-6)
+        assert torch.allclose(sums[16:56], x.sum(0), atol=1e-6)
+
+
+def test_fewer_workers_than_asked_for_leave_no_sum_uncleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenMP gives fewer threads inside another parallel region."""
+    run = program_module.run_kernel
+    monkeypatch.setattr(program_module, "run_kernel", lambda kernel, words, _: run(kernel, words, 1))
+    x, program = torch.randn(ITEMS, 40), Program()
+    program.copy(program.operand("x", per_item=per_item(x)), program.sums(40), 40, accumulate=True)
+    torch.full((3, 48), torch.nan)  # memory that the sums may get
+    assert torch.allclose(program.run({"x": x}, ITEMS, 3)[:40], x.sum(0), atol=1e-6)
 
 
 def test_rounding_and_clearing() -> None:

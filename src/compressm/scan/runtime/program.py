@@ -25,6 +25,7 @@ _NARROW, _ADD_NARROW = Kernel(_MODULE, "narrow"), Kernel(_MODULE, "add_narrow")
 _PRODUCT = stored(_MODULE, "product")
 _LONGEST = 62  # words of a kernel behind worker and workers: the interpreter has room for no more
 _LINE = 64  # bytes
+_FLOAT = 4
 
 
 class Place(NamedTuple):
@@ -72,8 +73,9 @@ class Program:
         self._steps: list[int] = []  # bytes for each item and for each worker, of one operand after the other
         self._stages = 0
         self._table = array("q")
-        self._memory = (self._place("", 0, 0), self._place("kept", 0, 0))
-        self._sizes = [0, 0]  # bytes of a worker's own memory, and of what is kept of an item
+        self._memory = (self._place("", 0, 0), self._place("kept", 0, 0), self._place("", 0, 0))
+        # Bytes of a worker's own memory, of what is kept of an item, and of a worker's sums.
+        self._sizes = [0, 0, 0]
 
     def operand(self, name: str, *, per_item: int = 0, per_worker: int = 0) -> Place:
         """A tensor of :meth:`run`, which has so many bytes for each item, or for each worker."""
@@ -89,6 +91,10 @@ class Program:
         Programs that ask for the same in the same order find there what the other has left.
         """
         return self._take(1, count, number)
+
+    def sums(self, count: int) -> Place:
+        """Float32 numbers of each worker, zero when it begins, whose sum over workers :meth:`run` returns."""
+        return self._take(2, count, _FLOAT)
 
     @property
     def kept_bytes(self) -> int:
@@ -121,10 +127,10 @@ class Program:
         self.add(_ADD if accumulate else _COPY, [count, source, out])
 
     def clear(self, place: Place, count: int) -> None:
-        """Make float32 numbers zero, whole vectors of them."""
+        """Make float32 numbers zero."""
         self.add(_CLEAR, [count, place])
 
-    def run(self, operands: Mapping[str, Tensor | None], items: int, workers: int) -> None:
+    def run(self, operands: Mapping[str, Tensor | None], items: int, workers: int) -> Tensor:
         """Take ``items`` through all kernels.
 
         Each worker takes neighbours, and has the memory of its number below ``workers``.
@@ -133,13 +139,25 @@ class Program:
             operands: By the names given to :meth:`operand`; None where no kernel reads what is there.
             items: Sequences.
             workers: Threads at most.
+
+        Returns:
+            What all workers have added up in :meth:`sums`, one part behind the other as they were asked for.
         """
-        own = torch.empty(workers * self._sizes[0], dtype=torch.uint8)
-        tensors = (own, operands.get("kept"), *(operands[name] for name in self._names[2:]))
+        room, kept, summed = self._sizes
+        own, sums = (
+            torch.empty(workers * room, dtype=torch.uint8),
+            torch.empty(workers, summed // _FLOAT, dtype=torch.float32),
+        )
+        tensors = (own, operands.get("kept"), sums, *(operands[name] for name in self._names[3:]))
         addresses = array("q", [0 if x is None else x.data_ptr() for x in tensors])
-        steps = array("q", [0, self._sizes[0], self._sizes[1], 0, *self._steps[4:]])
+        steps = array("q", [0, room, kept, 0, 0, summed, *self._steps[6:]])
         words = [items, self._stages, *(x.buffer_info()[0] for x in (self._table, addresses, steps))]
-        run_kernel(_RUN, words, workers)
+        run_kernel(_RUN, [*words, sums.data_ptr(), sums.shape[1], workers], workers)
+        # PyTorch's sum over so short an axis takes five times as long.
+        first, *others = sums.unbind(0)
+        for other in others:
+            first += other
+        return first
 
     def _take(self, which: int, count: int, number: int) -> Place:
         at = self._memory[which].plus(self._sizes[which])
@@ -150,17 +168,6 @@ class Program:
         self._names.append(name)
         self._steps.extend((per_item, per_worker))
         return Place(len(self._names) - 1)
-
-
-def sum_of_workers(sums: Tensor) -> Tensor:
-    """What workers have added up, ``(workers, ...)``, in the memory of the first.
-
-    One after the other: PyTorch's sum over so short an axis takes five times as long.
-    """
-    first, *others = sums.unbind(0)
-    for other in others:
-        first += other
-    return first
 
 
 def can_multiply(dtype: torch.dtype) -> bool:

@@ -21,19 +21,34 @@ from compressm.scan.runtime.widths import LANES
 _ARGUMENTS = 64
 
 
+@compiled
+def _clear(numbers: Any) -> None:
+    """Make whole vectors of numbers zero, the last as far as it goes."""
+    whole = numbers.size // LANES * LANES
+    for i in range(0, whole, LANES):
+        store(numbers, i, spread(ZERO))
+    for i in range(whole, numbers.size):
+        numbers[i] = ZERO
+
+
 def run(arguments: Any) -> None:
     """Take items through kernels.
 
     Words: worker, workers, items, stages; addresses of the table, of the operands' addresses, and of the
-    bytes that each operand has for an item and for a worker. The table holds for each stage the kernel and
-    its number of words, and for each word a number and the operand whose address is added to it (or -1).
+    bytes that each operand has for an item and for a worker; address of all workers' sums, how many floats
+    each has, and the number of workers that there is memory for: fewer may have come. The table holds for
+    each stage the kernel and its number of words, and for each word a number and the operand whose address is
+    added to it (or -1).
     """
-    words = carray(arguments, (7,))
+    words = carray(arguments, (10,))
     number, workers = worker(words)
     items, stages = words[2], words[3]
     # Of unknown sizes, which nothing looks at.
     table, addresses = carray(int64_pointer(words[4]), (1 << 20,)), carray(int64_pointer(words[5]), (1 << 9,))
     steps = carray(int64_pointer(words[6]), (1 << 10,))
+    sums, count = array(words[7], words[9] * words[8]), words[8]
+    for other in range(number, words[9], workers):
+        _clear(sums[other * count : (other + 1) * count])
     memory = np.empty(_ARGUMENTS, np.int64)
     memory[0], memory[1] = 0, 1
     for one in range(items * number // workers, items * (number + 1) // workers):
@@ -109,8 +124,6 @@ def add_narrow(arguments: Any) -> None:
 
 
 def clear(arguments: Any) -> None:
-    """Zeros. Words: worker, workers, count; float32 numbers, of which whole vectors are cleared."""
+    """Zeros. Words: worker, workers, count; float32 numbers."""
     words = carray(arguments, (4,))
-    out = array(words[3], words[2])
-    for i in range(0, words[2], LANES):
-        store(out, i, spread(ZERO))
+    _clear(array(words[3], words[2]))
