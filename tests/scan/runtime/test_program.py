@@ -59,6 +59,22 @@ def test_fewer_workers_than_asked_for_leave_no_sum_uncleared(monkeypatch: pytest
     assert torch.allclose(program.run({"x": x}, ITEMS, 3)[:40], x.sum(0), atol=1e-6)
 
 
+def test_memory_is_of_the_processor_whatever_new_tensors_are_by_default() -> None:
+    x, program = torch.randn(ITEMS, 16), Program()
+    room = program.room(16, 4)
+    program.copy(program.operand("x", per_item=per_item(x)), room, 16)
+    program.copy(room, program.sums(16), 16, accumulate=True)
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            sums = program.run({"x": x}, ITEMS, 2)
+    finally:
+        torch.set_default_dtype(default)
+    assert sums.dtype == torch.float32
+    assert torch.allclose(sums, x.sum(0), atol=1e-6)
+
+
 def test_rounding_and_clearing() -> None:
     x, half, old = torch.randn(ITEMS, 70), torch.zeros(ITEMS, 70).bfloat16(), torch.ones(ITEMS, 64)
     more = torch.randn(ITEMS, 70).bfloat16()

@@ -70,16 +70,18 @@ class Program:
 
     def __init__(self) -> None:
         self._names: list[str] = []
-        self._steps: list[int] = []  # bytes for each item and for each worker, of one operand after the other
+        self._per_item: list[int] = []  # bytes, for one operand after the other
         self._stages = 0
         self._table = array("q")
-        self._memory = (self._place("", 0, 0), self._place("kept", 0, 0), self._place("", 0, 0))
+        self._memory = (self.operand(""), self.operand("kept"), self.operand(""))
         # Bytes of a worker's own memory, of what is kept of an item, and of a worker's sums.
         self._sizes = [0, 0, 0]
 
-    def operand(self, name: str, *, per_item: int = 0, per_worker: int = 0) -> Place:
-        """A tensor of :meth:`run`, which has so many bytes for each item, or for each worker."""
-        return self._place(name, per_item, per_worker)
+    def operand(self, name: str, *, per_item: int = 0) -> Place:
+        """A tensor of :meth:`run`, which has so many bytes for each item."""
+        self._names.append(name)
+        self._per_item.append(per_item)
+        return Place(len(self._names) - 1)
 
     def room(self, count: int, number: int) -> Place:
         """Memory of each worker's own for ``count`` numbers of so many bytes, on lines of the cache."""
@@ -144,14 +146,13 @@ class Program:
             What all workers have added up in :meth:`sums`, one part behind the other as they were asked for.
         """
         room, kept, summed = self._sizes
-        own, sums = (
-            torch.empty(workers * room, dtype=torch.uint8),
-            torch.empty(workers, summed // _FLOAT, dtype=torch.float32),
-        )
+        own = torch.empty(workers * room, dtype=torch.uint8, device="cpu")
+        sums = torch.empty(workers, summed // _FLOAT, dtype=torch.float32, device="cpu")
         tensors = (own, operands.get("kept"), sums, *(operands[name] for name in self._names[3:]))
         addresses = array("q", [0 if x is None else x.data_ptr() for x in tensors])
-        steps = array("q", [0, room, kept, 0, 0, summed, *self._steps[6:]])
-        words = [items, self._stages, *(x.buffer_info()[0] for x in (self._table, addresses, steps))]
+        per_item, per_worker = array("q", [0, kept, 0, *self._per_item[3:]]), array("q", [room, 0, summed])
+        tables = (self._table, addresses, per_item, per_worker)
+        words = [items, self._stages, *(x.buffer_info()[0] for x in tables)]
         run_kernel(_RUN, [*words, sums.data_ptr(), sums.shape[1], workers], workers)
         # PyTorch's sum over so short an axis takes five times as long.
         first, *others = sums.unbind(0)
@@ -163,11 +164,6 @@ class Program:
         at = self._memory[which].plus(self._sizes[which])
         self._sizes[which] += -(-count * number // _LINE) * _LINE
         return at
-
-    def _place(self, name: str, per_item: int, per_worker: int) -> Place:
-        self._names.append(name)
-        self._steps.extend((per_item, per_worker))
-        return Place(len(self._names) - 1)
 
 
 def can_multiply(dtype: torch.dtype) -> bool:
