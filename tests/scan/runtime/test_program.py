@@ -47,6 +47,7 @@ def test_sums_of_workers_add_up_to_those_of_all_items(workers: int) -> None:
         sums = program.run({"x": x}, ITEMS, workers)
         assert torch.allclose(sums[:3], x.sum(0)[:3], atol=1e-6)
         assert torch.allclose(sums[16:56], x.sum(0), atol=1e-6)
+        assert sums.untyped_storage().nbytes() == sums.numel() * 4  # those of one worker
 
 
 def test_fewer_workers_than_asked_for_leave_no_sum_uncleared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,11 +154,12 @@ class Program:
         tables = (self._table, addresses, per_item, per_worker)
         words = [items, self._stages, *(x.buffer_info()[0] for x in tables)]
         run_kernel(_RUN, [*words, sums.data_ptr(), sums.shape[1], workers], workers)
-        # PyTorch's sum over so short an axis takes five times as long.
-        first, *others = sums.unbind(0)
-        for other in others:
-            first += other
-        return first
+        # PyTorch's sum over so short an axis takes five times as long. Whoever holds the result, as gradients
+        # are held until the next step, must not hold the memory of all workers.
+        total, *others = sums.unbind(0)
+        for index, other in enumerate(others):
+            total = total.add_(other) if index else total + other
+        return total
 
     def _take(self, which: int, count: int, number: int) -> Place:
         at = self._memory[which].plus(self._sizes[which])
