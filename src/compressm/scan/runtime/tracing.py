@@ -1,8 +1,9 @@
 """When kernels may be called by themselves, without an operator of PyTorch around them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook as has_hooks_of_all
 
 
 def observed() -> bool:
@@ -26,10 +27,13 @@ def plain(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.floa
     )
 
 
+# Not part of PyTorch's interface, nor is there one to ask.
+_hooks_of_all: Callable[[], bool] = getattr(nn.modules.module, "_has_any_global_hook", lambda: False)
+
+
 def bare(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module is of this very kind, without hooks that a call would run, its own or those of all."""
     hooks = (
         module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     )  # fmt: skip
-    everywhere = has_hooks_of_all()  # type: ignore[no-untyped-call]
-    return type(module) is kind and not any(hooks) and not everywhere
+    return type(module) is kind and not any(hooks) and not _hooks_of_all()
