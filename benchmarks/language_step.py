@@ -57,7 +57,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--mixers", nargs="+", default=list(SIZES)[:-1], choices=list(SIZES))
+    parser.add_argument(
+        "--mixers", nargs="+", default=[name for name in SIZES if name != APART], choices=list(SIZES)
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()

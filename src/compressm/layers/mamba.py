@@ -206,8 +206,10 @@ class Mamba(WindowedLayer):
         inner, projections = self._inner_operands(u, window, h), (self.in_proj, self.out_proj)
         if inner is None or not all(bare(p, nn.Linear) and p.bias is None for p in projections):
             return None
-        into, out_of = (p.weight for p in projections)
-        return LayerOperands(u, into, *inner[1:-2], out_of, window, h)
+        return LayerOperands(
+            u, self.in_proj.weight, inner.filters, inner.filter_bias, inner.select, inner.dt_weight,
+            inner.dt_bias, inner.A_log, inner.D, self.out_proj.weight, window, h,
+        )  # fmt: skip
 
     def _inner_operands(self, xz: Tensor, window: Tensor | None, h: Tensor | None) -> InnerOperands | None:
         """What the inner part reads, unless somebody has put other modules, or hooks of modules, into it."""

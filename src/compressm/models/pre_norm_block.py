@@ -122,7 +122,7 @@ class PreNormBlock(nn.Module):
         """Map ``x`` ``(batch, L, H)`` to the same shape and the layer's last state, empty if not wanted."""
         dropping, mixer = self.training and self.dropout > 0, self.mixer
         if not dropping and bare(self.norm, RMSNorm) and isinstance(mixer, StateSpaceLayer):
-            added = self.mixer.add_normed(x, self.norm, state, final_state=final_state)
+            added = mixer.add_normed(x, self.norm, state, final_state=final_state)
             if added is not None:
                 x, state = added
                 return self._feed(x), state

@@ -62,7 +62,7 @@ def test_few_channels_other_types_and_other_processors_stay_exact(
 ) -> None:
     few = oracle.operands(2, 9, HALF_CHANNELS - 1, 3, 5, torch.float32)
     assert torch.equal(run(few, half=True)["y"], run(few, half=False)["y"])
-    monkeypatch.setattr(cpu, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(cpu, "processor_has", lambda _: False)
     many = oracle.operands(2, 9, HALF_CHANNELS, 3, 5, torch.float32)
     assert torch.equal(run(many, half=True)["y"], run(many, half=False)["y"])
     assert not cpu.can_halve(torch.float64)

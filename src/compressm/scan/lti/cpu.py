@@ -10,14 +10,12 @@ bfloat16, they share each piece (:mod:`compressm.scan.lti.together`). Few channe
 products included (:mod:`compressm.scan.lti.few_channels`).
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
 from compressm.scan.lti import few_channels, together
 from compressm.scan.lti.pieces import Pieces
-from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, run_kernel, workers_share
+from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, processor_has, run_kernel, workers_share
 
 _MODULE = "compressm.scan.lti.sequences"
 _FORWARD = {dtype: Kernel(_MODULE, f"forward_{name}") for dtype, name in FLOATS.items()}
@@ -90,13 +88,7 @@ def workers_share_the_batch(batch: int) -> bool:
 
 def can_halve(dtype: torch.dtype) -> bool:
     """Whether this processor multiplies numbers in bfloat16; emulated, that is slower than float32."""
-    return dtype == torch.float32 and _has_bfloat16()
-
-
-@cache
-def _has_bfloat16() -> bool:
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16", False))
+    return dtype == torch.float32 and processor_has("avx512_bf16")
 
 
 def _forward(

@@ -19,6 +19,13 @@ _NEEDED = ("sgemm_", "dgemm_")
 
 
 @cache
+def processor_has(instructions: str) -> bool:
+    """Whether the processor has instructions, by the name that PyTorch gives them."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get(instructions, False))
+
+
+@cache
 def gemm_addresses() -> dict[str, int] | None:
     """Addresses of BLAS's ``sgemm_``, ``dgemm_`` and, if it is there, the one of bfloat16, or None.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compressm.scan.runtime.blas import gemm_addresses
+from compressm.scan.runtime.blas import gemm_addresses, processor_has
 from compressm.scan.runtime.compiled import Kernel, stored
 from compressm.scan.runtime.team import run_kernel
 
@@ -23,7 +23,8 @@ _RUN, _CLEAR = Kernel(_MODULE, "run"), Kernel(_MODULE, "clear")
 _COPY, _ADD = Kernel(_MODULE, "copy"), Kernel(_MODULE, "add")
 _NARROW, _ADD_NARROW = Kernel(_MODULE, "narrow"), Kernel(_MODULE, "add_narrow")
 _PRODUCT = stored(_MODULE, "product")
-_LONGEST = 62  # words of a kernel behind worker and workers: the interpreter has room for no more
+_LONGEST = 62
+"""Words of a kernel behind worker and workers at most."""
 _LINE = 64  # bytes
 _FLOAT = 4
 
@@ -150,10 +151,11 @@ class Program:
         sums = torch.empty(workers, summed // _FLOAT, dtype=torch.float32, device="cpu")
         tensors = (own, operands.get("kept"), sums, *(operands[name] for name in self._names[3:]))
         addresses = array("q", [0 if x is None else x.data_ptr() for x in tensors])
-        per_item, per_worker = array("q", [0, kept, 0, *self._per_item[3:]]), array("q", [room, 0, summed])
+        per_item = array("q", [0, kept, 0, *self._per_item[3:]])
+        per_worker = array("q", [room, 0, summed, *(0 for _ in self._per_item[3:])])
         tables = (self._table, addresses, per_item, per_worker)
         words = [items, self._stages, *(x.buffer_info()[0] for x in tables)]
-        run_kernel(_RUN, [*words, sums.data_ptr(), sums.shape[1], workers], workers)
+        run_kernel(_RUN, [*words, _LONGEST, sums.data_ptr(), sums.shape[1], workers], workers)
         # PyTorch's sum over so short an axis takes five times as long. Whoever holds the result, as gradients
         # are held until the next step, must not hold the memory of all workers.
         total, *others = sums.unbind(0)
@@ -171,6 +173,5 @@ def can_multiply(dtype: torch.dtype) -> bool:
     """Whether programs multiply numbers of ``dtype``, and by instructions for it: emulated, it is no gain."""
     found = gemm_addresses()
     if dtype == torch.bfloat16:
-        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        return found is not None and "gemm_bf16bf16f32_" in found and bool(capabilities.get("amx_bf16"))
+        return found is not None and "gemm_bf16bf16f32_" in found and processor_has("amx_bf16")
     return found is not None and dtype == torch.float32

@@ -18,8 +18,6 @@ from compressm.scan.runtime.products import ROOM, multiply
 from compressm.scan.runtime.vectors import item, load, put, spread, store
 from compressm.scan.runtime.widths import LANES
 
-_ARGUMENTS = 64
-
 
 @compiled
 def _clear(numbers: Any) -> None:
@@ -35,21 +33,24 @@ def run(arguments: Any) -> None:
     """Take items through kernels.
 
     Words: worker, workers, items, stages; addresses of the table, of the operands' addresses, of the bytes
-    that each has for an item, and that the first three have for a worker; address of all workers' sums, how
-    many floats each has, and the number of workers that there is memory for: fewer may have come. The table
-    holds for each stage the kernel and its number of words, and for each word a number and the operand whose
-    address is added to it (or -1).
+    that each has for an item, and of those for a worker; the largest number of a kernel's words; address of
+    all workers' sums, how many floats each has, and the number of workers that there is memory for: fewer may
+    have come. The table holds for each stage the kernel and its number of words, and for each word a number
+    and the operand whose address is added to it (or -1).
     """
-    words = carray(arguments, (11,))
+    words = carray(arguments, (12,))
     number, workers = worker(words)
     items, stages = words[2], words[3]
     # Of unknown sizes, which nothing looks at.
     table, addresses = carray(int64_pointer(words[4]), (1 << 20,)), carray(int64_pointer(words[5]), (1 << 9,))
-    per_item, per_worker = carray(int64_pointer(words[6]), (1 << 9,)), carray(int64_pointer(words[7]), (3,))
-    sums, count = array(words[8], words[10] * words[9]), words[9]
-    for other in range(number, words[10], workers):
+    per_item, per_worker = (
+        carray(int64_pointer(words[6]), (1 << 9,)),
+        carray(int64_pointer(words[7]), (1 << 9,)),
+    )
+    sums, count = array(words[9], words[11] * words[10]), words[10]
+    for other in range(number, words[11], workers):
         _clear(sums[other * count : (other + 1) * count])
-    memory = np.empty(_ARGUMENTS, np.int64)
+    memory = np.empty(2 + words[8], np.int64)
     memory[0], memory[1] = 0, 1
     for one in range(items * number // workers, items * (number + 1) // workers):
         at = 0
@@ -59,9 +60,7 @@ def run(arguments: Any) -> None:
             for k in range(count):
                 value, operand = table[at], table[at + 1]
                 if operand >= 0:
-                    value += addresses[operand] + one * per_item[operand]
-                    if operand < 3:
-                        value += number * per_worker[operand]
+                    value += addresses[operand] + one * per_item[operand] + number * per_worker[operand]
                 memory[2 + k] = value
                 at += 2
             call(kernel, memory.ctypes.data)

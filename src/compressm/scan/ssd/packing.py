@@ -46,7 +46,7 @@ def rows_of(x: Tensor) -> Tensor:
 
 def factor(scale: float) -> Tensor:
     """A number where kernels find it."""
-    return torch.tensor([scale], dtype=torch.float32)
+    return torch.tensor([scale], dtype=torch.float32, device="cpu")
 
 
 def pad(x: Tensor) -> Tensor:
