@@ -1,5 +1,6 @@
 """The programs of a Mamba layer on a CPU: what every sequence passes, forward and backward."""
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from math import prod
 from typing import NamedTuple
@@ -81,6 +82,26 @@ class Sizes(NamedTuple):
         return chunks_of(self.L) * STEPS
 
     @property
+    def given_bytes(self) -> int:
+        """Of a sequence's inputs."""
+        return self.L * self.H * (_FLOAT if self.narrowed else self.number)
+
+    @property
+    def out_number(self) -> int:
+        """Bytes of a number of the outputs."""
+        return _FLOAT if self.normed else self.number
+
+    @property
+    def past(self) -> int:
+        """Bytes of a sequence's window."""
+        return self.d * (self.K - 1) * _FLOAT
+
+    @property
+    def carried(self) -> int:
+        """Floats of a sequence's state."""
+        return self.N * self.d
+
+    @property
     def strides(self) -> list[Word]:
         """Of B, C and z, from sequence to sequence, where there is one, and from step to step."""
         return [0, self.chosen, 0, self.chosen, 0, 2 * self.d]
@@ -97,7 +118,7 @@ class Sizes(NamedTuple):
         return [1, self.L, self.d, self.K, 1, 1, 0, 2 * self.d, *flags]
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """Places of what both passes read for each step, and matrices of parameters."""
 
     given: Place
@@ -118,18 +139,30 @@ class _Rows(NamedTuple):
     norm: list[Word]  # weight of the norm, eps, and what it divides by
 
     @classmethod
-    def of(cls, program: Program, s: Sizes, *, keep: bool) -> "_Rows":
-        """With ``keep`` rows of every item are kept, else they lie in a worker's own memory."""
-        take = program.kept if keep else program.room
+    def of(
+        cls,
+        program: Program,
+        s: Sizes,
+        given: Place,
+        take: Callable[[int, int], Place],
+        *,
+        keep: bool,
+        prefix: str = "",
+    ) -> "Rows":
+        """Of a layer whose inputs are at ``given`` and whose operands' names begin with ``prefix``.
+
+        ``take`` gives memory for rows; with ``keep`` also for what the backward pass alone reads.
+        """
+
+        def operand(name: str, per_item: int = 0) -> Place:
+            return program.operand(prefix + name, per_item=per_item)
 
         def rows(width: int) -> Matrix:
             return Matrix(take(s.L * width, s.number), s.L, width, width)
 
         def weight(name: str, rows: int, columns: int) -> Matrix:
-            return Matrix(program.operand(name), rows, columns, columns)
+            return Matrix(operand(name), rows, columns, columns)
 
-        past = s.d * (s.K - 1) * _FLOAT
-        given = program.operand("given", per_item=s.L * s.H * (_FLOAT if s.narrowed else s.number))
         same = not (s.narrowed or s.normed)
         return cls(
             given=given,
@@ -145,16 +178,10 @@ class _Rows(NamedTuple):
             select=weight("select", s.chosen, s.d),
             dt_weight=weight("dt_weight", s.d, s.rank),
             out_weight=weight("out_weight", s.H, s.d),
-            filters=[
-                program.operand("filters"), program.operand("filter_bias"),
-                program.operand("window", per_item=past),
-            ],
-            channels={name: program.operand(name) for name in ("bias", "A", "D", "low_weight")},
-            norm=[
-                program.operand("norm_weight"), program.operand("eps"),
-                take(s.L if s.normed else 0, _FLOAT),
-            ],
-        )  # fmt: skip
+            filters=[operand("filters"), operand("filter_bias"), operand("window", s.past)],
+            channels={name: operand(name) for name in ("bias", "A", "D", "low_weight")},
+            norm=[operand("norm_weight"), operand("eps"), take(s.L if s.normed else 0, _FLOAT)],
+        )
 
     def recurrence(self, s: Sizes) -> tuple[list[Word], list[Word]]:
         """Operands of the recurrence, and the words of time steps of low rank."""
@@ -189,13 +216,37 @@ def _multiply(
 def forward_program(s: Sizes, keep: bool) -> Program:
     """From inputs to outputs; with ``keep`` what the backward program starts from is kept."""
     program = Program()
-    at = _Rows.of(program, s, keep=keep)
-    final = program.operand("final", per_item=s.d * (s.K - 1) * _FLOAT)
-    carry = program.operand("carry", per_item=s.N * s.d * _FLOAT)
-    out_number = _FLOAT if s.normed else s.number
-    out = Matrix(program.operand("out", per_item=s.L * s.H * out_number), s.L, s.H, s.H)
-    wide = program.room(s.wide_steps * max(2 * s.d, s.chosen), _FLOAT) if s.half else None
+    given = program.operand("given", per_item=s.given_bytes)
+    at = Rows.of(program, s, given, program.kept if keep else program.room, keep=keep)
+    final = program.operand("final", per_item=s.past)
+    carry = program.operand("carry", per_item=s.carried * _FLOAT)
+    out = program.operand("out", per_item=s.L * s.H * s.out_number)
+    add_forward(program, s, at, final, carry, out, keep=keep)
+    return program
 
+
+def add_forward(
+    program: Program, s: Sizes, at: Rows, final: Place, carry: Place, out: Place, *, keep: bool
+) -> None:
+    """Let items pass a layer next.
+
+    Args:
+        program: Where to.
+        s: Its sizes.
+        at: Its rows and operands.
+        final: Where the convolution's last inputs go.
+        carry: The state before the first step, which becomes that after the last.
+        out: Where outputs go.
+        keep: Whether what the backward pass reads is wanted.
+    """
+    with program.passing():
+        _add_forward(program, s, at, final, carry, Matrix(out, s.L, s.H, s.H), keep)
+
+
+def _add_forward(
+    program: Program, s: Sizes, at: Rows, final: Place, carry: Place, out: Matrix, keep: bool
+) -> None:
+    wide = program.room(s.wide_steps * max(2 * s.d, s.chosen), _FLOAT) if s.half else None
     multiply = partial(_multiply, program, s, wide)
     if s.normed:
         weight, eps, scale = at.norm
@@ -223,7 +274,6 @@ def forward_program(s: Sizes, keep: bool) -> Program:
         program.multiply(at.y, at.out_weight.T, out, s.dtype, accumulate=True)
     else:
         multiply(at.y, at.out_weight.T, out)
-    return program
 
 
 class _Part(NamedTuple):
@@ -248,12 +298,11 @@ class Sums(NamedTuple):
     channels: _Part  # of A, of the time steps' weights if of low rank, of D and of their bias
     out_weight: _Part
     norm_weight: _Part
-    size: int
+    end: int
 
     @classmethod
-    def of(cls, s: Sizes) -> "Sums":
-        """One behind the other, each from whole vectors on."""
-        start = 0
+    def of(cls, s: Sizes, start: int = 0) -> "Sums":
+        """One behind the other from ``start`` on, each from whole vectors on."""
 
         def part(*shape: int) -> _Part:
             nonlocal start
@@ -269,23 +318,61 @@ class Sums(NamedTuple):
             channels=part(s.d // LANES, s.N + s.low + 2, LANES),
             out_weight=part(s.H, s.d),
             norm_weight=part(s.H),
-            size=start,
+            end=start,
         )
+
+
+class Pulled(NamedTuple):
+    """Places of gradients: what the backward pass begins with and what it makes.
+
+    Args:
+        out: Of the outputs.
+        final: Of the final window, read if ``told``.
+        window: Of the window before the first step.
+        carry: Of the last state, which becomes that of the first.
+        u: Of the inputs; not where ``out`` is.
+        sums: Where a worker's sums begin.
+        told: Whether there is a gradient of the final window.
+    """
+
+    out: Place
+    final: Place
+    window: Place
+    carry: Place
+    u: Place
+    sums: Place
+    told: bool
 
 
 @lru_cache(maxsize=64)
 def backward_program(s: Sizes, told: bool) -> tuple[Program, Sums]:
     """From gradients of outputs to all others; ``told``: whether there is one of the final window."""
-    program = Program()
-    at, sums = _Rows.of(program, s, keep=True), Sums.of(s)
-    past = s.d * (s.K - 1) * _FLOAT
-    out_number = _FLOAT if s.normed else s.number
-    given = program.operand("grad_out", per_item=s.L * s.H * out_number)
-    grad_final, grad_window = (program.operand(n, per_item=past) for n in ("grad_final", "grad_window"))
-    carry = program.operand("carry", per_item=s.N * s.d * _FLOAT)
+    program, sums = Program(), Sums.of(s)
+    at = Rows.of(program, s, program.operand("given", per_item=s.given_bytes), program.kept, keep=True)
     u_number = s.number if s.half and not s.narrowed else _FLOAT
-    grad_u = Matrix(program.operand("grad_u", per_item=s.L * s.H * u_number), s.L, s.H, s.H)
-    total = program.sums(sums.size)
+    pulled = Pulled(
+        out=program.operand("grad_out", per_item=s.L * s.H * s.out_number),
+        final=program.operand("grad_final", per_item=s.past),
+        window=program.operand("grad_window", per_item=s.past),
+        carry=program.operand("carry", per_item=s.carried * _FLOAT),
+        u=program.operand("grad_u", per_item=s.L * s.H * u_number),
+        sums=program.sums(sums.end),
+        told=told,
+    )
+    add_backward(program, s, at, sums, pulled)
+    return program, sums
+
+
+def add_backward(program: Program, s: Sizes, at: Rows, sums: Sums, pulled: Pulled) -> None:
+    """Let items pass a layer's backward pass next, which adds to the parts ``sums`` of a worker's sums."""
+    with program.passing():
+        _add_backward(program, s, at, sums, pulled)
+
+
+def _add_backward(program: Program, s: Sizes, at: Rows, sums: Sums, pulled: Pulled) -> None:
+    given, total = pulled.out, pulled.sums
+    u_number = s.number if s.half and not s.narrowed else _FLOAT
+    grad_u = Matrix(pulled.u, s.L, s.H, s.H)
     wide = program.room(s.wide_steps * max(s.d, s.H), _FLOAT) if s.half else None
     rounded = s.normed and s.half
     grad_out = Matrix(program.room(s.L * s.H, s.number) if rounded else given, s.L, s.H, s.H)
@@ -316,7 +403,7 @@ def backward_program(s: Sizes, told: bool) -> tuple[Program, Sums]:
             [
                 at.plain, at.before, grad_y.place, grad_x.place, grad_delta.place,
                 grad_xz.place.plus(s.d * s.number), grown.place.plus(first),
-                total.plus(sums.channels.start * _FLOAT), carry,
+                total.plus(sums.channels.start * _FLOAT), pulled.carry,
             ],
             [*s.strides, 0, 2 * s.d], low, softplus=True, gated=True, groups=1,
         ),
@@ -328,8 +415,10 @@ def backward_program(s: Sizes, told: bool) -> tuple[Program, Sums]:
         program.narrow(grown.place, turned.place, s.chosen * s.padded)
     add_up(turned, at.x, sums.select)
     multiply(turned.T, at.select, grad_x, accumulate=True)
-    strides: list[Word] = [0, s.d, 0, 2 * s.d, int(told)]
-    made = [grad_x.place, grad_final, grad_xz.place, total.plus(sums.filters.start * _FLOAT), grad_window]
+    strides: list[Word] = [0, s.d, 0, 2 * s.d, int(pulled.told)]
+    made = [
+        grad_x.place, pulled.final, grad_xz.place, total.plus(sums.filters.start * _FLOAT), pulled.window
+    ]  # fmt: skip
     program.add(convolution.BACKWARD[s.dtype], [*s.convolution, *strides, at.xz.place, *at.filters, *made])
     add_up(grad_xz.T, at.u, sums.in_weight)
     if s.normed:
@@ -347,4 +436,3 @@ def backward_program(s: Sizes, told: bool) -> tuple[Program, Sums]:
         program.multiply(grad_xz, at.in_weight, grad_u, s.dtype)
     else:
         multiply(grad_xz, at.in_weight, grad_u)
-    return program, sums

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from compressm.layers.mamba_programs import Sizes, backward_program, forward_program
+from compressm.layers.mamba_programs import Sizes, Sums, backward_program, forward_program
 from compressm.scan.runtime import STORED, workers_share
 from compressm.scan.runtime.program import can_multiply
 from compressm.scan.runtime.tracing import observed, plain
@@ -109,6 +109,25 @@ class LayerOperands(NamedTuple):
         )
 
 
+class LayerGradients(NamedTuple):
+    """Gradients of :class:`LayerOperands`, in their order; None of what is not made."""
+
+    u: Tensor | None
+    in_weight: Tensor
+    filters: Tensor
+    filter_bias: Tensor
+    select: Tensor
+    dt_weight: Tensor
+    dt_bias: Tensor
+    A_log: Tensor
+    D: Tensor
+    out_weight: Tensor
+    window: Tensor | None
+    state: Tensor | None
+    norm_weight: Tensor
+    eps: None
+
+
 def mamba_by_sequences(given: LayerOperands, *, final_state: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs ``(batch, L, H)``, the window and the state after the last step.
 
@@ -157,25 +176,7 @@ def _run(
     def floats(*shape: int) -> Tensor:
         return u.new_empty(shape, dtype=torch.float32)
 
-    # -exp(A_log) in units of log 2, in the kernels' order from the start.
-    A = pack(given.A_log.float()).exp_().mul_(-LOG2_E)
-    kept: dict[str, Tensor | None] = {
-        "given": u,
-        "kept": u.new_empty(batch, program.kept_bytes, dtype=torch.uint8),
-        "in_weight": _like(given.in_weight, s.dtype),
-        "select": _like(given.select, s.dtype),
-        "dt_weight": None if s.low else _like(given.dt_weight, s.dtype),
-        "out_weight": _like(given.out_weight, s.dtype),
-        "filters": _like(given.filters, torch.float32),
-        "filter_bias": None if given.filter_bias is None else _like(given.filter_bias, torch.float32),
-        "window": None if given.window is None else _like(given.window, torch.float32),
-        "bias": _like(given.dt_bias, torch.float32),
-        "A": A,
-        "D": _like(given.D, torch.float32),
-        "low_weight": pack(given.dt_weight.float()) if s.low else None,
-        "norm_weight": given.norm_weight,
-        "eps": given.eps,
-    }
+    kept = {"given": u, "kept": u.new_empty(batch, program.kept_bytes, dtype=torch.uint8), **prepared(given)}
     carry = (
         floats(batch, s.d // LANES, s.N, LANES).zero_() if given.state is None else pack(given.state.float())
     )
@@ -186,6 +187,27 @@ def _run(
     if not final_state:
         return (out, final, carry), kept
     return (out, final.to(s.dtype), unpack(carry, s.d)), kept
+
+
+def prepared(given: LayerOperands) -> dict[str, Tensor | None]:
+    """Operands of a layer's programs by name, of the types and in the order that kernels read."""
+    s = given.sizes
+    return {
+        "in_weight": _like(given.in_weight, s.dtype),
+        "select": _like(given.select, s.dtype),
+        "dt_weight": None if s.low else _like(given.dt_weight, s.dtype),
+        "out_weight": _like(given.out_weight, s.dtype),
+        "filters": _like(given.filters, torch.float32),
+        "filter_bias": None if given.filter_bias is None else _like(given.filter_bias, torch.float32),
+        "window": None if given.window is None else _like(given.window, torch.float32),
+        "bias": _like(given.dt_bias, torch.float32),
+        # -exp(A_log) in units of log 2, in the kernels' order from the start.
+        "A": pack(given.A_log.float()).exp_().mul_(-LOG2_E),
+        "D": _like(given.D, torch.float32),
+        "low_weight": pack(given.dt_weight.float()) if s.low else None,
+        "norm_weight": given.norm_weight,
+        "eps": given.eps,
+    }
 
 
 def _pull(
@@ -214,31 +236,44 @@ def _pull(
         batch,
         workers,
     )
+    grad_state = None if given.state is None else unpack(carry, s.d)
+    found = gradients(summed, sums, s, A)._replace(u=grad_u, window=grad_window, state=grad_state)
+    return tuple(
+        None if grad is None or x is None else grad if grad.dtype == x.dtype else grad.to(x.dtype)
+        for grad, x in zip(found, given, strict=True)
+    )
+
+
+def gradients(summed: Tensor, sums: Sums, s: Sizes, A: Tensor) -> "LayerGradients":
+    """Gradients of a layer's parameters, from what all workers have added up; that is written over.
+
+    Args:
+        summed: What :meth:`Program.run` returns.
+        sums: Where the layer's parts are in it.
+        s: Its sizes.
+        A: As :func:`prepared` gives it.
+    """
     in_weight, filters, select, dt_weight, channels, out_weight, norm_weight = (
         part.of(summed) for part in sums[:-1]
     )
     # Rows of channels are a column for each state, for each number of the time steps' rank, and two more.
     channels[:, : s.N].mul_(A).mul_(1 / LOG2_E)
     by_channel = channels.transpose(1, 2).reshape(s.d, -1)
-    found = (
-        grad_u,
-        in_weight,
-        filters[: s.K].t().reshape(given.filters.shape),
-        filters[s.K],
-        select,
-        by_channel[:, s.N : s.N + s.low] if s.low else dt_weight,
-        by_channel[:, -1],
-        by_channel[:, : s.N],
-        by_channel[:, -2],
-        out_weight,
-        grad_window,
-        None if given.state is None else unpack(carry, s.d),
-        norm_weight,
-        None,
-    )
-    return tuple(
-        None if grad is None or x is None else grad if grad.dtype == x.dtype else grad.to(x.dtype)
-        for grad, x in zip(found, given, strict=True)
+    return LayerGradients(
+        u=None,
+        in_weight=in_weight,
+        filters=filters[: s.K].t().reshape(s.d, 1, s.K),
+        filter_bias=filters[s.K],
+        select=select,
+        dt_weight=by_channel[:, s.N : s.N + s.low] if s.low else dt_weight,
+        dt_bias=by_channel[:, -1],
+        A_log=by_channel[:, : s.N],
+        D=by_channel[:, -2],
+        out_weight=out_weight,
+        window=None,
+        state=None,
+        norm_weight=norm_weight,
+        eps=None,
     )
 
 

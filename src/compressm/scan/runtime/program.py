@@ -8,7 +8,8 @@ A program knows sizes alone: it is made once for a shape, and run on the address
 """
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -77,6 +78,7 @@ class Program:
         self._memory = (self.operand(""), self.operand("kept"), self.operand(""))
         # Bytes of a worker's own memory, of what is kept of an item, and of a worker's sums.
         self._sizes = [0, 0, 0]
+        self._room = 0  # bytes of a worker's own memory at most
 
     def operand(self, name: str, *, per_item: int = 0) -> Place:
         """A tensor of :meth:`run`, which has so many bytes for each item."""
@@ -87,6 +89,13 @@ class Program:
     def room(self, count: int, number: int) -> Place:
         """Memory of each worker's own for ``count`` numbers of so many bytes, on lines of the cache."""
         return self._take(0, count, number)
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """What :meth:`room` gives within is free again behind: it holds nothing between the stages there."""
+        before = self._sizes[0]
+        yield
+        self._sizes[0] = before
 
     def kept(self, count: int, number: int) -> Place:
         """The same in an operand ``"kept"``, which has :attr:`kept_bytes` for each item.
@@ -146,7 +155,7 @@ class Program:
         Returns:
             What all workers have added up in :meth:`sums`, one part behind the other as they were asked for.
         """
-        room, kept, summed = self._sizes
+        room, (_, kept, summed) = self._room, self._sizes
         own = torch.empty(workers * room, dtype=torch.uint8, device="cpu")
         sums = torch.empty(workers, summed // _FLOAT, dtype=torch.float32, device="cpu")
         tensors = (own, operands.get("kept"), sums, *(operands[name] for name in self._names[3:]))
@@ -166,6 +175,7 @@ class Program:
     def _take(self, which: int, count: int, number: int) -> Place:
         at = self._memory[which].plus(self._sizes[which])
         self._sizes[which] += -(-count * number // _LINE) * _LINE
+        self._room = max(self._room, self._sizes[0])
         return at
 
 
