@@ -160,6 +160,16 @@ class Mamba(WindowedLayer):
         self, x: Tensor, norm: nn.RMSNorm, state: Tensor | None = None, *, final_state: bool = True
     ) -> tuple[Tensor, Tensor] | None:
         """``x + layer(norm(x))`` and the last state, where that is quicker in one; if not, None."""
+        operands = self.normed_operands(x, norm, state)
+        if operands is None:
+            return None
+        y, window, h = mamba_by_sequences(operands, final_state=final_state)
+        return y, self.join_state(window, h) if final_state else x.new_empty(0)
+
+    def normed_operands(
+        self, x: Tensor, norm: nn.RMSNorm, state: Tensor | None = None
+    ) -> LayerOperands | None:
+        """What ``x + layer(norm(x))`` reads where it is quicker in one; if it is not, None."""
         if observed() or not bare(self, Mamba) or x.ndim != 3:
             return None
         window, h = self._begin(state, x.shape[0])
@@ -167,10 +177,7 @@ class Mamba(WindowedLayer):
         if operands is None or norm.eps is None:
             return None
         operands = operands._replace(norm_weight=norm.weight, eps=number(norm.eps))
-        if not operands.served:
-            return None
-        y, window, h = mamba_by_sequences(operands, final_state=final_state)
-        return y, self.join_state(window, h) if final_state else x.new_empty(0)
+        return operands if operands.served else None
 
     def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take one input of each sequence, in plain PyTorch operations: what to export for streaming.

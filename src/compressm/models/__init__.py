@@ -8,6 +8,7 @@ from compressm.models.norm import MaskedBatchNorm
 from compressm.models.pairs import PairClassifier
 from compressm.models.regressor import SequenceRegressor
 from compressm.models.sequence import SequenceModel
+from compressm.models.token_loss import TokenLoss
 
 __all__ = [
     "Block",
@@ -17,5 +18,6 @@ __all__ = [
     "SequenceClassifier",
     "SequenceModel",
     "SequenceRegressor",
+    "TokenLoss",
     "compile_blocks",
 ]

@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressm.models.normed_head import normed_head
+from compressm.layers.mamba_sequences import LayerOperands
+from compressm.models.normed_head import head_served, normed_head
 from compressm.models.pre_norm_block import LANGUAGE_MIXERS, PreNormBlock, make_mixer
 from compressm.models.rms_norm import RMSNorm
 from compressm.models.sampling import check_sampling, draw
+from compressm.models.token_loss import TokenLoss, TokenOperands, token_loss
+from compressm.scan.runtime.tracing import bare
 
 StreamState = tuple[Tensor, ...]
 """What a streaming language model carries from token to token: one state for each layer."""
@@ -118,6 +122,34 @@ class LanguageModel(nn.Module):
         """
         return self._logits(self._run(tokens, None, final_state=False)[0])
 
+    def loss(self, tokens: Tensor, targets: Tensor, *, ignore_index: int = -100) -> TokenLoss:
+        """Cross entropy of the logits with the tokens that follow.
+
+        What ``cross_entropy(model(tokens), targets)`` gives. On a CPU, Mamba models make it and its gradients
+        in one go, sequence by sequence, where nobody watches the parts: quicker, and in memory that does not
+        grow with the batch. Gradients are made whenever PyTorch records them, so score under
+        ``torch.no_grad()``.
+
+        Args:
+            tokens: ``(batch, L)``, integers in ``0..V-1``.
+            targets: ``(batch, L)``, the token after each, such as ``text[:, 1:]`` for ``text[:, :-1]``.
+            ignore_index: Targets of this value do not count.
+
+        Raises:
+            TypeError: If tokens or targets are no integers.
+            ValueError: If they are no such batch, or (on a CPU) one is outside the vocabulary.
+        """
+        self._check(tokens, dims=2)
+        count = self._check_targets(tokens, targets, ignore_index)
+        operands = self._loss_operands(tokens, targets, ignore_index)
+        if operands is not None:
+            mean, correct = token_loss(operands, int(count))
+            return TokenLoss(mean, correct, count)
+        logits = self(tokens)
+        mean = F.cross_entropy(logits.flatten(0, 1), targets.flatten().long(), ignore_index=ignore_index)
+        correct = ((logits.detach().argmax(dim=-1) == targets) & (targets != ignore_index)).sum()
+        return TokenLoss(mean, correct, count)
+
     def advance(self, tokens: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
         """Run whole sequences on from a state, such as a prompt before :meth:`step`.
 
@@ -204,6 +236,25 @@ class LanguageModel(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         return normed_head(hidden, self.norm_f, self.embeddings.weight)
 
+    def _loss_operands(self, tokens: Tensor, targets: Tensor, ignore_index: int) -> TokenOperands | None:
+        """What :func:`token_loss` reads, if it may take the place of the model's parts."""
+        table = self.embeddings
+        usual = table.max_norm is None and not table.scale_grad_by_freq and not table.sparse
+        if not (usual and bare(self, LanguageModel) and bare(table, nn.Embedding) and tokens.is_cpu):
+            return None
+        if 0 <= ignore_index < self.vocab_size or table.padding_idx is not None:
+            return None
+        x = table.weight.new_empty(1).expand(*tokens.shape, table.embedding_dim)
+        if not head_served(x, self.norm_f, table.weight):
+            return None
+        layers = tuple(block.operands(x) for block in self._blocks())
+        if any(layer is None for layer in layers):
+            return None
+        return TokenOperands(
+            tokens.long().contiguous(), targets.long().contiguous(), table.weight, self.norm_f.weight,
+            cast(float, self.norm_f.eps), cast(tuple[LayerOperands, ...], layers),
+        )  # fmt: skip
+
     def _blocks(self) -> list[PreNormBlock]:
         return cast(list[PreNormBlock], list(self.layers))
 
@@ -216,6 +267,25 @@ class LanguageModel(nn.Module):
                 "give what advance() or step() of this model returned"
             )
         return state
+
+    def _check_targets(self, tokens: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+        """How many count."""
+        if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+            raise TypeError(f"targets are {targets.dtype}; give integers, such as targets.long()")
+        if targets.shape != tokens.shape:
+            raise ValueError(
+                f"targets have shape {tuple(targets.shape)}, tokens {tuple(tokens.shape)}; "
+                "give the token after each"
+            )
+        counts = targets != ignore_index
+        if targets.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = counts & ((targets < 0) | (targets >= self.vocab_size))
+            if wrong.any():
+                raise ValueError(
+                    f"targets hold {int(targets[wrong][0])}; each must be in 0..{self.vocab_size - 1}, "
+                    f"or {ignore_index} where it does not count"
+                )
+        return counts.sum()
 
     def _check(self, tokens: Tensor, dims: int) -> None:
         shape = "(batch, L) with L >= 1" if dims == 2 else "(batch,)"

@@ -1,5 +1,6 @@
 """A norm and the linear map behind it, as a language model ends: on a CPU sequence by sequence."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +12,7 @@ from compressm.layers import rms_norm as norm
 from compressm.models.rms_norm import RMSNorm
 from compressm.scan.precision import at_least_float32
 from compressm.scan.runtime import workers_share
-from compressm.scan.runtime.program import Matrix, Program, can_multiply
+from compressm.scan.runtime.program import Matrix, Place, Program, can_multiply
 from compressm.scan.runtime.tracing import bare, observed, plain
 
 _LARGEST = 1 << 18
@@ -35,11 +36,10 @@ def normed_head(x: Tensor, norm_of: RMSNorm, weight: Tensor) -> Tensor:
     Returns:
         ``(..., V)``.
     """
-    dtype = _dtype_of_products()
-    if dtype is None or not _served(x, norm_of, weight, dtype):
+    if not head_served(x, norm_of, weight):
         made = F.linear(norm_of(x), weight)
         return at_least_float32(made) if torch.is_autocast_enabled(x.device.type) else made
-    operands = (x, norm_of.weight, weight, norm.number(cast(float, norm_of.eps)), dtype)
+    operands = (x, norm_of.weight, weight, norm.number(cast(float, norm_of.eps)), _dtype_of_products())
     logits: Tensor = _Head.apply(*operands)  # type: ignore[no-untyped-call]
     return logits
 
@@ -51,9 +51,12 @@ def _dtype_of_products() -> torch.dtype | None:
     return half if half == torch.bfloat16 else None
 
 
-def _served(x: Tensor, norm_of: RMSNorm, weight: Tensor, dtype: torch.dtype) -> bool:
+def head_served(x: Tensor, norm_of: RMSNorm, weight: Tensor) -> bool:
+    """Whether a program may take the place of norm and product."""
+    dtype = _dtype_of_products()
     return (
-        not observed()
+        dtype is not None
+        and not observed()
         and bare(norm_of, RMSNorm)
         and plain(x, weight, norm_of.weight)
         and x.ndim == 3
@@ -65,11 +68,23 @@ def _served(x: Tensor, norm_of: RMSNorm, weight: Tensor, dtype: torch.dtype) -> 
     )
 
 
-class _Sizes(NamedTuple):
+class HeadSizes(NamedTuple):
+    """Steps, channels, words of the vocabulary, and the type that products are made in."""
+
     L: int
     H: int
     V: int
     dtype: torch.dtype
+
+    @property
+    def half(self) -> bool:
+        """Whether that is bfloat16."""
+        return self.dtype == torch.bfloat16
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number of a product's operands."""
+        return 2 if self.half else _FLOAT
 
 
 class _Head(torch.autograd.Function):
@@ -78,7 +93,7 @@ class _Head(torch.autograd.Function):
         ctx: Any, x: Tensor, norm_weight: Tensor, weight: Tensor, eps: Tensor, dtype: torch.dtype
     ) -> Tensor:
         x, (batch, L, H), V = x.contiguous(), x.shape, len(weight)
-        sizes, norm_weight = _Sizes(L, H, V, dtype), norm_weight.contiguous()
+        sizes, norm_weight = HeadSizes(L, H, V, dtype), norm_weight.contiguous()
         program = _forward_program(sizes)
         given = {
             "x": x,
@@ -103,58 +118,80 @@ class _Head(torch.autograd.Function):
         return made["grad_x"], total[s.V], total[: s.V], None, None
 
 
-class _Operands(NamedTuple):
-    """What both programs read, the norm's results among them."""
+class HeadRows(NamedTuple):
+    """What both passes read, the norm's results among them."""
 
     norm: list[Any]  # x, weight of the norm, eps and what it divides by
     normed: Matrix
     weight: Matrix
 
     @classmethod
-    def of(cls, program: Program, s: _Sizes) -> "_Operands":
-        number = 2 if s.dtype == torch.bfloat16 else _FLOAT
+    def of(cls, program: Program, s: HeadSizes, x: Place, take: Callable[[int, int], Place]) -> "HeadRows":
+        """Of inputs at ``x``; ``take`` gives memory for rows."""
         return cls(
-            [
-                program.operand("x", per_item=s.L * s.H * _FLOAT), program.operand("norm_weight"),
-                program.operand("eps"), program.kept(s.L, _FLOAT),
-            ],
-            Matrix(program.kept(s.L * s.H, number), s.L, s.H, s.H),
+            [x, program.operand("norm_weight"), program.operand("eps"), take(s.L, _FLOAT)],
+            Matrix(take(s.L * s.H, s.number), s.L, s.H, s.H),
             Matrix(program.operand("weight"), s.V, s.H, s.H),
-        )  # fmt: skip
+        )
 
 
 @lru_cache(maxsize=64)
-def _forward_program(s: _Sizes) -> Program:
+def _forward_program(s: HeadSizes) -> Program:
     program = Program()
-    at = _Operands.of(program, s)
+    at = HeadRows.of(program, s, program.operand("x", per_item=s.L * s.H * _FLOAT), program.kept)
     logits = Matrix(program.operand("logits", per_item=s.L * s.V * _FLOAT), s.L, s.V, s.V)
-    x, weight, eps, scale = at.norm
-    half = s.dtype == torch.bfloat16
-    normed = program.room(s.L * s.H, _FLOAT) if half else at.normed.place
-    program.add(norm.FORWARD, [s.L, s.H, x, weight, eps, normed, scale])
-    if half:
-        program.narrow(normed, at.normed.place, s.L * s.H)
-    program.multiply(at.normed, at.weight.T, logits, s.dtype)
+    add_head(program, s, at, logits)
     return program
+
+
+def add_head(program: Program, s: HeadSizes, at: HeadRows, logits: Matrix) -> None:
+    """Let items pass norm and product next."""
+    x, weight, eps, scale = at.norm
+    with program.passing():
+        normed = program.room(s.L * s.H, _FLOAT) if s.half else at.normed.place
+        program.add(norm.FORWARD, [s.L, s.H, x, weight, eps, normed, scale])
+        if s.half:
+            program.narrow(normed, at.normed.place, s.L * s.H)
+    program.multiply(at.normed, at.weight.T, logits, s.dtype)
 
 
 @lru_cache(maxsize=64)
-def _backward_program(s: _Sizes) -> Program:
+def _backward_program(s: HeadSizes) -> Program:
     program = Program()
-    at = _Operands.of(program, s)
-    given = program.operand("grad", per_item=s.L * s.V * _FLOAT)
-    grad_x = program.operand("grad_x", per_item=s.L * s.H * _FLOAT)
-    sums = program.sums((s.V + 1) * s.H)
-    grad_normed = Matrix(program.room(s.L * s.H, _FLOAT), s.L, s.H, s.H)
-    half = s.dtype == torch.bfloat16
-    grad = Matrix(program.room(s.L * s.V, 2) if half else given, s.L, s.V, s.V)
-    if half:
-        program.narrow(given, grad.place, s.L * s.V)
-    program.multiply(grad.T, at.normed, Matrix(sums, s.V, s.H, s.H), s.dtype, accumulate=True)
-    program.multiply(grad, at.weight, grad_normed, s.dtype)
-    x, weight, _, scale = at.norm
-    program.add(
-        norm.BACKWARD,
-        [s.L, s.H, 1, grad_normed.place, x, weight, scale, grad_x, sums.plus(s.V * s.H * _FLOAT)],
-    )
+    at = HeadRows.of(program, s, program.operand("x", per_item=s.L * s.H * _FLOAT), program.kept)
+    grad = Matrix(program.operand("grad", per_item=s.L * s.V * _FLOAT), s.L, s.V, s.V)
+    grad_x, sums = program.operand("grad_x", per_item=s.L * s.H * _FLOAT), program.sums((s.V + 1) * s.H)
+    add_head_backward(program, s, at, grad, grad_x, sums, sums.plus(s.V * s.H * _FLOAT))
     return program
+
+
+def add_head_backward(
+    program: Program,
+    s: HeadSizes,
+    at: HeadRows,
+    grad: Matrix,
+    grad_x: Place,
+    weight: Place,
+    norm_weight: Place,
+) -> None:
+    """Let items pass both backward next.
+
+    Args:
+        program: Where to.
+        s: Sizes.
+        at: What the forward pass has left.
+        grad: Gradient of the logits, float32.
+        grad_x: Where that of the inputs goes.
+        weight: Sums of the weight's gradient, ``(V, H)``.
+        norm_weight: Those of the norm's weight.
+    """
+    with program.passing():
+        grad_normed = Matrix(program.room(s.L * s.H, _FLOAT), s.L, s.H, s.H)
+        if s.half:
+            narrow = program.room(s.L * grad.width, 2)
+            program.narrow(grad.place, narrow, s.L * grad.width)
+            grad = grad._replace(place=narrow)
+        program.multiply(grad.T, at.normed, Matrix(weight, s.V, s.H, s.H), s.dtype, accumulate=True)
+        program.multiply(grad, at.weight, grad_normed, s.dtype)
+        x, of_norm, _, scale = at.norm
+        program.add(norm.BACKWARD, [s.L, s.H, 1, grad_normed.place, x, of_norm, scale, grad_x, norm_weight])

@@ -19,6 +19,7 @@ from compressm.layers import (
     RotationSSM,
     StateSpaceLayer,
 )
+from compressm.layers.mamba_sequences import LayerOperands
 from compressm.models.rms_norm import RMSNorm
 from compressm.models.swiglu import swiglu
 from compressm.scan.runtime.tracing import bare
@@ -128,6 +129,15 @@ class PreNormBlock(nn.Module):
                 return self._feed(x), state
         y, state = self.mixer(self.norm(x), state, final_state=final_state)
         return self._add(x, y), state
+
+    def operands(self, x: Tensor) -> LayerOperands | None:
+        """What the block reads for ``x`` if it is a norm, Mamba and a sum, and nothing else; None if not."""
+        dropping = self.training and self.dropout > 0
+        if dropping or self.feed_forward is not None or not isinstance(self.mixer, Mamba):
+            return None
+        if not (bare(self, PreNormBlock) and bare(self.norm, RMSNorm)):
+            return None
+        return self.mixer.normed_operands(x, self.norm)
 
     def step(self, x_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One time step ``(batch, H)``."""

@@ -1,0 +1,207 @@
+"""Loss and gradients of a Mamba language model on a CPU, one sequence after the other.
+
+Where a loss is all that is wanted of the logits, forward and backward pass of a sequence need not wait for
+those of the others: each core takes a sequence through all layers, the loss, and back. What the backward pass
+reads is still in that core's cache, and memory for it is needed once for a core, not once for a sequence.
+"""
+
+import contextlib
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from compressm.layers.mamba_programs import Pulled, Rows, Sizes, Sums, add_backward, add_forward
+from compressm.layers.mamba_sequences import LayerOperands, gradients, prepared
+from compressm.layers.rms_norm import number
+from compressm.models.normed_head import HeadRows, HeadSizes, add_head, add_head_backward
+from compressm.scan.runtime import Kernel
+from compressm.scan.runtime.program import Matrix, Place, Program
+from compressm.scan.runtime.widths import LANES
+
+_MODULE = "compressm.models.token_kernels"
+_EMBED, _EMBED_BACKWARD = Kernel(_MODULE, "embed"), Kernel(_MODULE, "embed_backward")
+_CROSS_ENTROPY = Kernel(_MODULE, "cross_entropy")
+_FLOAT, _WORD = 4, 8
+
+
+class TokenLoss(NamedTuple):
+    """How well a language model foretells the tokens of a batch.
+
+    Attributes:
+        mean: Mean cross entropy of the tokens that count, in nats: what to call ``backward()`` on.
+        correct: How many of them were given the largest logit.
+        counted: How many there are.
+    """
+
+    mean: Tensor
+    correct: Tensor
+    counted: Tensor
+
+
+class TokenOperands(NamedTuple):
+    """What :func:`token_loss` reads.
+
+    Args:
+        tokens: Inputs ``(batch, L)``, int64, of the vocabulary.
+        targets: As many, of which those outside of the vocabulary do not count.
+        embeddings: ``(V, H)``, of the first layer's inputs and of the logits.
+        norm_weight: Of the last norm, ``(H,)``.
+        eps: Added to the mean square there.
+        layers: Of each layer, with the norm before it and any tensor of inputs' shape and type as its ``u``.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    embeddings: Tensor
+    norm_weight: Tensor
+    eps: float
+    layers: tuple[LayerOperands, ...]
+
+
+class _Shape(NamedTuple):
+    layers: tuple[Sizes, ...]
+    head: HeadSizes
+
+
+class _Parts(NamedTuple):
+    """Where the parameters' gradients are among the sums."""
+
+    embeddings: int
+    norm_weight: int
+    layers: tuple[Sums, ...]
+    end: int
+
+    @classmethod
+    def of(cls, shape: _Shape) -> "_Parts":
+        head, found = shape.head, []
+        norm_weight = -(-head.V * head.H // LANES) * LANES
+        end = norm_weight + -(-head.H // LANES) * LANES
+        for sizes in shape.layers:
+            found.append(Sums.of(sizes, end))
+            end = found[-1].end
+        return cls(0, norm_weight, tuple(found), end)
+
+
+@lru_cache(maxsize=64)
+def _program(shape: _Shape, differentiate: bool) -> tuple[Program, _Parts]:
+    program, parts, head = Program(), _Parts.of(shape), shape.head
+    L, H, V = head.L, head.H, head.V
+    tokens, targets = (program.operand(name, per_item=L * _WORD) for name in ("tokens", "targets"))
+    loss, hits = (program.operand(name, per_item=_WORD) for name in ("loss", "hits"))
+    embeddings, factor, nothing = (program.operand(name) for name in ("embeddings", "factor", "nothing"))
+
+    def stream() -> Place:
+        return program.room(L * H, _FLOAT)
+
+    x = stream()
+    program.add(_EMBED, [L, H, V, tokens, embeddings, x])
+    passed = []
+    other = stream()
+    for index, s in enumerate(shape.layers):
+        after = stream() if differentiate else other
+        with contextlib.nullcontext() if differentiate else program.passing():
+            at = Rows.of(program, s, x, program.room, keep=differentiate, prefix=f"{index}.")
+            with program.passing():
+                final, carry = program.room(s.past, 1), program.room(s.carried, _FLOAT)
+                program.clear(carry, s.carried)
+                add_forward(program, s, at, final, carry, after, keep=differentiate)
+        passed.append((s, at))
+        x, other = after, x
+    rows = HeadRows.of(program, head, x, program.room)
+    W = -(-V // LANES) * LANES
+    logits = Matrix(program.room(L * W, _FLOAT), L, V, W)
+    add_head(program, head, rows, logits)
+    program.add(_CROSS_ENTROPY, [L, V, W, logits.place, targets, factor, loss, hits, int(differentiate)])
+    if not differentiate:
+        return program, parts
+    sums = program.sums(parts.end)
+    grad, other = stream(), stream()
+    weight = sums.plus(parts.embeddings * _FLOAT)
+    add_head_backward(program, head, rows, logits, grad, weight, sums.plus(parts.norm_weight * _FLOAT))
+    for (s, at), part in reversed(list(zip(passed, parts.layers, strict=True))):
+        with program.passing():
+            carry = program.room(s.carried, _FLOAT)
+            program.clear(carry, s.carried)
+            pulled = Pulled(grad, nothing, nothing, carry, other, sums, told=False)
+            add_backward(program, s, at, part, pulled)
+        grad, other = other, grad
+    program.add(_EMBED_BACKWARD, [L, H, V, tokens, grad, weight])
+    return program, parts
+
+
+def token_loss(given: TokenOperands, count: int) -> tuple[Tensor, Tensor]:
+    """Mean cross entropy of the ``count`` targets that count, and how many of them are the likeliest word."""
+    flat = (given.embeddings, given.norm_weight, *(x for layer in given.layers for x in layer))
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
+        results: tuple[Tensor, Tensor] = _TokenLoss.apply(given, count, *flat)  # type: ignore[no-untyped-call]
+        return results
+    loss, hits, _, _ = _run(given, count, differentiate=False)
+    return loss, hits
+
+
+class _TokenLoss(torch.autograd.Function):
+    """Gradients are made with the loss, and only scaled in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, given: TokenOperands, count: int, *flat: Any) -> tuple[Tensor, Tensor]:
+        loss, hits, summed, A = _run(given, count, differentiate=True)
+        ctx.shape = _shape(given)
+        ctx.kinds = [None if x is None else x.dtype for x in flat]
+        ctx.save_for_backward(summed, *A)
+        ctx.mark_non_differentiable(hits)
+        return loss, hits
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        summed, *A = ctx.saved_tensors
+        # A copy, whose parts whoever asked may keep.
+        summed, shape, parts = summed * grad, ctx.shape, _Parts.of(ctx.shape)
+        H, V = shape.head.H, shape.head.V
+        found = [summed[: V * H].view(V, H), summed[parts.norm_weight : parts.norm_weight + H]]
+        for s, part, a in zip(shape.layers, parts.layers, A, strict=True):
+            found += gradients(summed, part, s, a)
+        return (
+            None,
+            None,
+            *(
+                None if grad is None or kind is None else grad if grad.dtype == kind else grad.to(kind)
+                for grad, kind in zip(found, ctx.kinds, strict=True)
+            ),
+        )
+
+
+def _shape(given: TokenOperands) -> _Shape:
+    layers, (V, H) = tuple(layer.sizes for layer in given.layers), given.embeddings.shape
+    dtype = given.layers[0].rows_dtype or torch.float32
+    return _Shape(layers, HeadSizes(given.tokens.shape[1], H, V, dtype))
+
+
+def _run(
+    given: TokenOperands, count: int, *, differentiate: bool
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """Loss, hits, all workers' sums, and the rates of each layer."""
+    shape, batch = _shape(given), given.tokens.shape[0]
+    program, _ = _program(shape, differentiate)
+    made = [prepared(layer) for layer in given.layers]
+    loss = torch.empty(batch, dtype=torch.float64, device="cpu")
+    hits = torch.empty(batch, dtype=torch.int64, device="cpu")
+    operands: dict[str, Tensor | None] = {
+        "tokens": given.tokens,
+        "targets": given.targets,
+        "loss": loss,
+        "hits": hits,
+        "embeddings": given.embeddings,
+        "weight": given.embeddings.to(shape.head.dtype),
+        "norm_weight": given.norm_weight,
+        "eps": number(given.eps),
+        "factor": torch.tensor([1.0 / max(count, 1)], dtype=torch.float32, device="cpu"),
+        "nothing": None,
+    }
+    for index, layer in enumerate(made):
+        operands |= {f"{index}.{name}": x for name, x in layer.items()}
+    summed = program.run(operands, batch, min(torch.get_num_threads(), batch))
+    mean = (loss.sum() / count).float()
+    return mean, hits.sum(), summed, [cast(Tensor, layer["A"]) for layer in made]
