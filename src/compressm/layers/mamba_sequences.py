@@ -11,7 +11,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from compressm.layers.mamba_programs import Sizes, Sums, backward_program, forward_program
+from compressm.layers.mamba_programs import (
+    Gradients,
+    Sizes,
+    backward_program,
+    forward_program,
+    gathering_program,
+)
 from compressm.scan.runtime import STORED, workers_share
 from compressm.scan.runtime.program import can_multiply
 from compressm.scan.runtime.tracing import observed, plain
@@ -22,6 +28,8 @@ from compressm.scan.selective.layout import pack, unpack
 _LARGEST = 1 << 21
 """Weights of both projections, beyond which products of a whole batch are no slower: each sequence reads them
 anew and adds to their gradients, which no core's cache holds then."""
+
+_ONE = torch.ones(1, dtype=torch.float32, device="cpu")
 
 
 class LayerOperands(NamedTuple):
@@ -217,14 +225,14 @@ def _pull(
     A, batch = cast(Tensor, kept["A"]), given.u.shape[0]
     workers = min(torch.get_num_threads(), batch)
     grad_out, grad_final, grad_state = grads
-    program, sums = backward_program(s, grad_final is not None)
+    program = backward_program(s, grad_final is not None)
     out_dtype = torch.float32 if s.normed else s.dtype
     if grad_out is None:
         grad_out = A.new_zeros(batch, s.L, s.H, dtype=out_dtype)
     carry = A.new_zeros(batch, s.d // LANES, s.N, LANES) if grad_state is None else pack(grad_state.float())
     grad_u = torch.empty_like(given.u, memory_format=torch.contiguous_format)
     grad_window = None if given.window is None else A.new_empty(given.window.shape)
-    summed = program.run(
+    sums = program.run(
         kept
         | {
             "grad_out": _like(grad_out, out_dtype),
@@ -236,45 +244,21 @@ def _pull(
         batch,
         workers,
     )
+    parts = Gradients.of(s)
+    flat = A.new_empty(parts.end)
+    gathering_program(s, workers).run({"sums": sums, "flat": flat, "factor": _ONE, "A": A}, 1, 1)
     grad_state = None if given.state is None else unpack(carry, s.d)
-    found = gradients(summed, sums, s, A)._replace(u=grad_u, window=grad_window, state=grad_state)
+    found = layer_gradients(flat, parts)._replace(u=grad_u, window=grad_window, state=grad_state)
     return tuple(
         None if grad is None or x is None else grad if grad.dtype == x.dtype else grad.to(x.dtype)
         for grad, x in zip(found, given, strict=True)
     )
 
 
-def gradients(summed: Tensor, sums: Sums, s: Sizes, A: Tensor) -> "LayerGradients":
-    """Gradients of a layer's parameters, from what all workers have added up; that is written over.
-
-    Args:
-        summed: What :meth:`Program.run` returns.
-        sums: Where the layer's parts are in it.
-        s: Its sizes.
-        A: As :func:`prepared` gives it.
-    """
-    in_weight, filters, select, dt_weight, channels, out_weight, norm_weight = (
-        part.of(summed) for part in sums[:-1]
-    )
-    # Rows of channels are a column for each state, for each number of the time steps' rank, and two more.
-    channels[:, : s.N].mul_(A).mul_(1 / LOG2_E)
-    by_channel = channels.transpose(1, 2).reshape(s.d, -1)
-    return LayerGradients(
-        u=None,
-        in_weight=in_weight,
-        filters=filters[: s.K].t().reshape(s.d, 1, s.K),
-        filter_bias=filters[s.K],
-        select=select,
-        dt_weight=by_channel[:, s.N : s.N + s.low] if s.low else dt_weight,
-        dt_bias=by_channel[:, -1],
-        A_log=by_channel[:, : s.N],
-        D=by_channel[:, -2],
-        out_weight=out_weight,
-        window=None,
-        state=None,
-        norm_weight=norm_weight,
-        eps=None,
-    )
+def layer_gradients(flat: Tensor, parts: Gradients) -> LayerGradients:
+    """Gradients of a layer's parameters, as parts of what :func:`gathering_program` has made."""
+    of = {name: part.of(flat) for name, part in zip(parts._fields[:-1], parts[:-1], strict=True)}
+    return LayerGradients(u=None, window=None, state=None, eps=None, **of)
 
 
 def _like(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ from compressm.layers import rms_norm as norm
 from compressm.models.rms_norm import RMSNorm
 from compressm.scan.precision import at_least_float32
 from compressm.scan.runtime import workers_share
-from compressm.scan.runtime.program import Matrix, Place, Program, can_multiply
+from compressm.scan.runtime.program import Matrix, Place, Program, can_multiply, sum_of
 from compressm.scan.runtime.tracing import bare, observed, plain
 
 _LARGEST = 1 << 18
@@ -114,7 +114,8 @@ class _Head(torch.autograd.Function):
         given, s = dict(zip(ctx.names, ctx.saved_tensors, strict=True)), ctx.sizes
         x, workers = given["x"], min(torch.get_num_threads(), len(given["x"]))
         made = {"grad": grad.contiguous(), "grad_x": torch.empty_like(x)}
-        total = _backward_program(s).run(given | made, len(x), workers)[: (s.V + 1) * s.H].view(s.V + 1, s.H)
+        summed = sum_of(_backward_program(s).run(given | made, len(x), workers))
+        total = summed[: (s.V + 1) * s.H].view(s.V + 1, s.H)
         return made["grad_x"], total[s.V], total[: s.V], None, None
 
 

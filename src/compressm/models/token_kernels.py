@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from compressm.scan.runtime.arrays import ZERO, array, rows, scratch
+from compressm.scan.runtime.arrays import ZERO, array, copy_row, rows, scratch
 from compressm.scan.runtime.functions import LOG2_E, exp2
 from compressm.scan.runtime.pointers import compiled, float64_pointer, int64_pointer
 from compressm.scan.runtime.vectors import below, load, put, spread, store
@@ -23,9 +23,7 @@ def embed(arguments: Any) -> None:
     L, H, V = words[2], words[3], words[4]
     tokens, weight, out = carray(int64_pointer(words[5]), (L,)), rows(words[6], V, H), rows(words[7], L, H)
     for t in range(L):
-        token = tokens[t]
-        for c in range(H):
-            out[t, c] = weight[token, c]
+        copy_row(weight[tokens[t]], 0, H, out[t], 0)
 
 
 def embed_backward(arguments: Any) -> None:
@@ -36,10 +34,13 @@ def embed_backward(arguments: Any) -> None:
     words = carray(arguments, (8,))
     L, H, V = words[2], words[3], words[4]
     tokens, grad, sums = carray(int64_pointer(words[5]), (L,)), rows(words[6], L, H), rows(words[7], V, H)
+    whole = H // LANES * LANES
     for t in range(L):
-        token = tokens[t]
-        for c in range(H):
-            sums[token, c] += grad[t, c]
+        row, added = sums[tokens[t]], grad[t]
+        for c in range(0, whole, LANES):
+            store(row, c, load(row, c) + load(added, c))
+        for c in range(whole, H):
+            row[c] += added[c]
 
 
 @compiled

@@ -12,12 +12,21 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from compressm.layers.mamba_programs import Pulled, Rows, Sizes, Sums, add_backward, add_forward
-from compressm.layers.mamba_sequences import LayerOperands, gradients, prepared
+from compressm.layers.mamba_programs import (
+    Gradients,
+    Pulled,
+    Rows,
+    Sizes,
+    Sums,
+    add_backward,
+    add_forward,
+    add_gathering,
+)
+from compressm.layers.mamba_sequences import LayerOperands, layer_gradients, prepared
 from compressm.layers.rms_norm import number
 from compressm.models.normed_head import HeadRows, HeadSizes, add_head, add_head_backward
 from compressm.scan.runtime import Kernel
-from compressm.scan.runtime.program import Matrix, Place, Program
+from compressm.scan.runtime.program import Gathered, Matrix, Parts, Place, Program
 from compressm.scan.runtime.widths import LANES
 
 _MODULE = "compressm.models.token_kernels"
@@ -66,27 +75,27 @@ class _Shape(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """Where the parameters' gradients are among the sums."""
+    """Where the parameters' gradients are, in the sums of a worker or all together."""
 
     embeddings: int
     norm_weight: int
-    layers: tuple[Sums, ...]
+    layers: tuple[Any, ...]  # Sums or Gradients
     end: int
 
     @classmethod
-    def of(cls, shape: _Shape) -> "_Parts":
+    def of(cls, shape: _Shape, kind: type[Sums] | type[Gradients]) -> "_Parts":
         head, found = shape.head, []
         norm_weight = -(-head.V * head.H // LANES) * LANES
         end = norm_weight + -(-head.H // LANES) * LANES
         for sizes in shape.layers:
-            found.append(Sums.of(sizes, end))
+            found.append(kind.of(sizes, end))
             end = found[-1].end
         return cls(0, norm_weight, tuple(found), end)
 
 
 @lru_cache(maxsize=64)
-def _program(shape: _Shape, differentiate: bool) -> tuple[Program, _Parts]:
-    program, parts, head = Program(), _Parts.of(shape), shape.head
+def _program(shape: _Shape, differentiate: bool) -> Program:
+    program, parts, head = Program(), _Parts.of(shape, Sums), shape.head
     L, H, V = head.L, head.H, head.V
     tokens, targets = (program.operand(name, per_item=L * _WORD) for name in ("tokens", "targets"))
     loss, hits = (program.operand(name, per_item=_WORD) for name in ("loss", "hits"))
@@ -115,7 +124,7 @@ def _program(shape: _Shape, differentiate: bool) -> tuple[Program, _Parts]:
     add_head(program, head, rows, logits)
     program.add(_CROSS_ENTROPY, [L, V, W, logits.place, targets, factor, loss, hits, int(differentiate)])
     if not differentiate:
-        return program, parts
+        return program
     sums = program.sums(parts.end)
     grad, other = stream(), stream()
     weight = sums.plus(parts.embeddings * _FLOAT)
@@ -128,6 +137,22 @@ def _program(shape: _Shape, differentiate: bool) -> tuple[Program, _Parts]:
             add_backward(program, s, at, part, pulled)
         grad, other = other, grad
     program.add(_EMBED_BACKWARD, [L, H, V, tokens, grad, weight])
+    return program
+
+
+@lru_cache(maxsize=64)
+def _gathering_program(shape: _Shape, workers: int) -> tuple[Program, _Parts]:
+    """From the sums of workers, the layers' rates and a factor to all gradients, ``flat``."""
+    program = Program()
+    sums, parts = _Parts.of(shape, Sums), _Parts.of(shape, Gradients)
+    place, flat, factor = (program.operand(name) for name in ("sums", "flat", "factor"))
+    # Embeddings and the norm's weight, in the same places in both.
+    ends = (1, 1, sums.layers[0].in_weight.start)
+    program.gather(Parts(place, workers, sums.end), ends, (0, 1), Gathered(flat, factor))
+    for index, s in enumerate(shape.layers):
+        to = Gathered(flat.plus(parts.layers[index].in_weight.start * _FLOAT), factor)
+        rates = program.operand(f"{index}.A")
+        add_gathering(program, s, sums.layers[index], Parts(place, workers, sums.end), to, rates)
     return program, parts
 
 
@@ -137,7 +162,7 @@ def token_loss(given: TokenOperands, count: int) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
         results: tuple[Tensor, Tensor] = _TokenLoss.apply(given, count, *flat)  # type: ignore[no-untyped-call]
         return results
-    loss, hits, _, _ = _run(given, count, differentiate=False)
+    loss, hits, *_ = _run(given, count, differentiate=False)
     return loss, hits
 
 
@@ -146,23 +171,24 @@ class _TokenLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, given: TokenOperands, count: int, *flat: Any) -> tuple[Tensor, Tensor]:
-        loss, hits, summed, A = _run(given, count, differentiate=True)
-        ctx.shape = _shape(given)
+        loss, hits, sums, rates, ctx.shape = _run(given, count, differentiate=True)
         ctx.kinds = [None if x is None else x.dtype for x in flat]
-        ctx.save_for_backward(summed, *A)
+        ctx.save_for_backward(sums, *rates)
         ctx.mark_non_differentiable(hits)
         return loss, hits
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        summed, *A = ctx.saved_tensors
-        # A copy, whose parts whoever asked may keep.
-        summed, shape, parts = summed * grad, ctx.shape, _Parts.of(ctx.shape)
-        H, V = shape.head.H, shape.head.V
-        found = [summed[: V * H].view(V, H), summed[parts.norm_weight : parts.norm_weight + H]]
-        for s, part, a in zip(shape.layers, parts.layers, A, strict=True):
-            found += gradients(summed, part, s, a)
+        sums, *rates = ctx.saved_tensors
+        program, parts = _gathering_program(ctx.shape, len(sums))
+        H, V = ctx.shape.head.H, ctx.shape.head.V
+        flat = sums.new_empty(parts.end)
+        given = {"sums": sums, "flat": flat, "factor": grad}
+        program.run(given | {f"{index}.A": A for index, A in enumerate(rates)}, 1, 1)
+        found = [flat[: V * H].view(V, H), flat[parts.norm_weight : parts.norm_weight + H]]
+        for part in parts.layers:
+            found += layer_gradients(flat, part)
         return (
             None,
             None,
@@ -181,10 +207,10 @@ def _shape(given: TokenOperands) -> _Shape:
 
 def _run(
     given: TokenOperands, count: int, *, differentiate: bool
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Loss, hits, all workers' sums, and the rates of each layer."""
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor], _Shape]:
+    """Loss, hits, the sums of each worker, and the rates of each layer."""
     shape, batch = _shape(given), given.tokens.shape[0]
-    program, _ = _program(shape, differentiate)
+    program = _program(shape, differentiate)
     made = [prepared(layer) for layer in given.layers]
     loss = torch.empty(batch, dtype=torch.float64, device="cpu")
     hits = torch.empty(batch, dtype=torch.int64, device="cpu")
@@ -202,6 +228,6 @@ def _run(
     }
     for index, layer in enumerate(made):
         operands |= {f"{index}.{name}": x for name, x in layer.items()}
-    summed = program.run(operands, batch, min(torch.get_num_threads(), batch))
+    sums = program.run(operands, batch, min(torch.get_num_threads(), batch))
     mean = (loss.sum() / count).float()
-    return mean, hits.sum(), summed, [cast(Tensor, layer["A"]) for layer in made]
+    return mean, hits.sum(), sums, [cast(Tensor, layer["A"]) for layer in made], shape

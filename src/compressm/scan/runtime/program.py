@@ -23,7 +23,7 @@ _MODULE = "compressm.scan.runtime.program_kernels"
 _RUN, _CLEAR = Kernel(_MODULE, "run"), Kernel(_MODULE, "clear")
 _COPY, _ADD = Kernel(_MODULE, "copy"), Kernel(_MODULE, "add")
 _NARROW, _ADD_NARROW = Kernel(_MODULE, "narrow"), Kernel(_MODULE, "add_narrow")
-_PRODUCT = stored(_MODULE, "product")
+_GATHER, _PRODUCT = Kernel(_MODULE, "gather"), stored(_MODULE, "product")
 _LONGEST = 62
 """Words of a kernel behind worker and workers at most."""
 _LINE = 64  # bytes
@@ -65,6 +65,22 @@ class Matrix(NamedTuple):
         """``count`` of its rows from ``first`` on; a number has so many bytes."""
         gap = 1 if self.turned else self.width
         return self._replace(place=self.place.plus(first * gap * number), rows=count)
+
+
+class Parts(NamedTuple):
+    """So many parts, floats of ``gap`` apart, that are to be summed."""
+
+    place: Place
+    number: int
+    gap: int
+
+
+class Gathered(NamedTuple):
+    """Where sums of parts go, times a factor and, where given, a rate for each, which lie as the sums do."""
+
+    out: Place
+    factor: Place
+    rates: Place | None = None
 
 
 class Program:
@@ -142,6 +158,19 @@ class Program:
         """Make float32 numbers zero."""
         self.add(_CLEAR, [count, place])
 
+    def gather(self, parts: Parts, block: tuple[int, int, int], rows: tuple[int, int], to: Gathered) -> None:
+        """Sum over ``parts`` what lies lane by lane, and write it in the order of a matrix's rows.
+
+        Args:
+            parts: What is summed.
+            block: Blocks, rows of each, and lanes of each row, which lie in this order.
+            rows: The first of a block's rows that are wanted, and how many.
+            to: Where ``(blocks lanes, rows wanted)`` goes.
+        """
+        words: list[Word] = [parts.number, parts.gap, parts.place, *block, *rows]
+        rates: list[Word] = [int(to.rates is not None), 0 if to.rates is None else to.rates]
+        self.add(_GATHER, [*words, *rates, to.factor, to.out])
+
     def run(self, operands: Mapping[str, Tensor | None], items: int, workers: int) -> Tensor:
         """Take ``items`` through all kernels.
 
@@ -153,7 +182,8 @@ class Program:
             workers: Threads at most.
 
         Returns:
-            What all workers have added up in :meth:`sums`, one part behind the other as they were asked for.
+            What each worker has added up in :meth:`sums`, ``(workers, floats)``, one part behind the other as
+            they were asked for.
         """
         room, (_, kept, summed) = self._room, self._sizes
         own = torch.empty(workers * room, dtype=torch.uint8, device="cpu")
@@ -165,18 +195,23 @@ class Program:
         tables = (self._table, addresses, per_item, per_worker)
         words = [items, self._stages, *(x.buffer_info()[0] for x in tables)]
         run_kernel(_RUN, [*words, _LONGEST, sums.data_ptr(), sums.shape[1], workers], workers)
-        # PyTorch's sum over so short an axis takes five times as long. Whoever holds the result, as gradients
-        # are held until the next step, must not hold the memory of all workers.
-        total, *others = sums.unbind(0)
-        for index, other in enumerate(others):
-            total = total.add_(other) if index else total + other
-        return total
+        return sums
 
     def _take(self, which: int, count: int, number: int) -> Place:
         at = self._memory[which].plus(self._sizes[which])
         self._sizes[which] += -(-count * number // _LINE) * _LINE
         self._room = max(self._room, self._sizes[0])
         return at
+
+
+def sum_of(sums: Tensor) -> Tensor:
+    """What all workers have added up, in memory of its own."""
+    # PyTorch's sum over so short an axis takes five times as long. Whoever holds the result, as gradients are
+    # held until the next step, must not hold the memory of all workers.
+    total, *others = sums.unbind(0)
+    for index, other in enumerate(others):
+        total = total.add_(other) if index else total + other
+    return total
 
 
 def can_multiply(dtype: torch.dtype) -> bool:

@@ -18,6 +18,8 @@ from compressm.scan.runtime.products import ROOM, multiply
 from compressm.scan.runtime.vectors import item, load, put, spread, store
 from compressm.scan.runtime.widths import LANES
 
+_ONE, _LN2 = np.float32(1.0), np.float32(0.6931471805599453)
+
 
 @compiled
 def _clear(numbers: Any) -> None:
@@ -128,3 +130,48 @@ def clear(arguments: Any) -> None:
     """Zeros. Words: worker, workers, count; float32 numbers."""
     words = carray(arguments, (4,))
     _clear(array(words[3], words[2]))
+
+
+@compiled
+def _gather_row(source: Any, parts: Any, gap: Any, factor: Any, out: Any) -> None:
+    """``out = factor sum(source[part gap:])``."""
+    whole = out.size // LANES * LANES
+    for i in range(0, whole, LANES):
+        total = load(source, i)
+        for part in range(1, parts):
+            total = total + load(source, part * gap + i)
+        store(out, i, spread(factor) * total)
+    for i in range(whole, out.size):
+        single = source[i]
+        for part in range(1, parts):
+            single += source[part * gap + i]
+        out[i] = factor * single
+
+
+def gather(arguments: Any) -> None:
+    """Sums over parts of what lies lane by lane, in the order of a matrix's rows.
+
+    ``out[block, lane, i] = factor rate[block, i, lane] sum(source[:, block, first + i, lane])`` for i below
+    ``width``; rates, where there are any, are in units of log 2.
+
+    Words: worker, workers, parts, floats from part to part; source (parts, blocks, rows, lanes); blocks,
+    rows, lanes, first, width; whether there are rates; rate (blocks, width, lanes), factor; out.
+    """
+    words = carray(arguments, (14,))
+    parts, gap, blocks, count, lanes = words[2], words[3], words[5], words[6], words[7]
+    first, width, rated = words[8], words[9], words[10]
+    source = array(words[4], (parts - 1) * gap + blocks * count * lanes)
+    rates, out = array(words[11], rated * blocks * width * lanes), array(words[13], blocks * lanes * width)
+    factor = array(words[12], 1)[0]
+    for block in range(blocks):
+        here, to = source[(block * count + first) * lanes :], out[block * lanes * width :]
+        if width == 1 and not rated:
+            _gather_row(here, parts, gap, factor, to[:lanes])
+            continue
+        for lane in range(lanes):
+            for i in range(width):
+                total = ZERO
+                for part in range(parts):
+                    total += here[part * gap + i * lanes + lane]
+                rate = rates[(block * width + i) * lanes + lane] * _LN2 if rated else _ONE
+                to[lane * width + i] = factor * rate * total
