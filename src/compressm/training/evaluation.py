@@ -34,8 +34,7 @@ def evaluate(
     try:
         count = batch_size or max(1, min(objective.evaluation_batch, EVALUATION_STEPS // max(split.steps, 1)))
         for batch in ordered_batches(objective.prepare(split), count):
-            batch = batch.to(device)
-            for name, term in objective.sums(objective.forward(model, batch), batch.targets).items():
+            for name, term in objective.measure(model, batch.to(device)).items():
                 sums[name] = sums[name] + term if name in sums else term
     finally:
         model.train(was_training)

@@ -50,7 +50,7 @@ def step_floor(model: Model, batch: Batch, objective: Objective, *, repeats: int
         for _ in range(repeats):
             began = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
-            objective.loss(objective.forward(bare, batch), batch.targets).backward()  # type: ignore[no-untyped-call]
+            objective.learn(bare, batch)[0].backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             wait_for(device)
             seconds.append(time.perf_counter() - began)

@@ -11,7 +11,7 @@ from compressm.data import Batch
 WARM = 3
 """Steps made as usual before one is recorded: they load libraries and kernels, which a recording may not."""
 
-Compute = Callable[[Batch], tuple[Tensor, Tensor]]
+Compute = Callable[[Batch], tuple[Tensor, Tensor | None]]
 
 
 class GraphedStep:
@@ -22,7 +22,7 @@ class GraphedStep:
     Python happens while recording alone.
 
     Args:
-        compute: Makes loss and outputs of a batch, and the gradients; without waiting for the device.
+        compute: Makes loss and accuracy of a batch, and the gradients; without waiting for the device.
         batch: A batch on the device.
         optimizer: Of the parameters.
     """
@@ -44,7 +44,7 @@ class GraphedStep:
             and batch.targets.shape == self._batch.targets.shape
         )
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What ``compute`` returns; the next call writes over it."""
         self._batch.inputs.copy_(batch.inputs)
         self._batch.targets.copy_(batch.targets)

@@ -204,12 +204,11 @@ class _Window:
 
 
 def _optimise(session: Session) -> tuple[Tensor, Tensor | None]:
-    objective, batch = session.objective, session.next_batch()
-    loss, outputs = session.differentiate(batch)
+    loss, accuracy = session.differentiate(session.next_batch())
     session.optimizer.step()
     session.scheduler.step()
     session.step += 1
-    return loss, objective.accuracy(outputs, batch.targets)
+    return loss, accuracy
 
 
 def _log(session: Session, folder: RunFolder, window: _Window, cut: Cut | None) -> Progress:

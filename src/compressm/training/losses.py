@@ -16,10 +16,12 @@ class Loss(NamedTuple):
     Attributes:
         total: What is minimised.
         task: The task's own part, the same figure in every run.
+        accuracy: Share of right answers; None where nothing is right or wrong.
     """
 
     total: Tensor
     task: Tensor
+    accuracy: Tensor | None
 
 
 class TrainingLoss:
@@ -60,24 +62,27 @@ class TrainingLoss:
         )
         self._last = round(pressed.hankel_until * config.steps)
 
-    def __call__(self, model: Model, outputs: Tensor, batch: Batch, step: int) -> Loss:
+    def __call__(self, model: Model, batch: Batch, step: int) -> Loss:
         """The loss of a batch.
 
         Args:
             model: The model, whose layers may be pressed.
-            outputs: What it gave.
             batch: The batch.
             step: Optimiser steps done before.
         """
-        task = self._objective.loss(outputs, batch.targets)
-        total = task
-        if self._distillation is not None:
+        if self._distillation is None:
+            task, accuracy = self._objective.learn(model, batch)
+            total = task
+        else:
+            outputs = self._objective.forward(model, batch)
+            task = self._objective.loss(outputs, batch.targets)
+            accuracy = self._objective.accuracy(outputs.detach(), batch.targets)
             total = self._distillation(outputs, batch.targets, *self._objective.arguments(batch))
         if self._regularizer is not None and step < self._last:
             # By the run's own count, which a restart and the guard put back.
             self._regularizer.steps_done = step
             total = total + self._regularizer(model)
-        return Loss(total, task)
+        return Loss(total, task, accuracy)
 
     def state_dict(self) -> dict[str, Any]:
         """What a restart needs."""

@@ -17,6 +17,7 @@ from compressm.models import (
     SequenceClassifier,
     SequenceModel,
     SequenceRegressor,
+    TokenLoss,
 )
 from compressm.training.model_config import ModelConfig
 from compressm.training.rollout import rollout_error
@@ -60,6 +61,15 @@ class Objective(ABC):
         outputs: Tensor = model(*self.arguments(batch))
         return outputs
 
+    def learn(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Loss of a training batch, to differentiate, and share of right answers."""
+        outputs = self.forward(model, batch)
+        return self.loss(outputs, batch.targets), self.accuracy(outputs.detach(), batch.targets)
+
+    def measure(self, model: Model, batch: Batch) -> Sums:
+        """What a batch adds to the sums from which :meth:`score` is made, float64."""
+        return self.sums(self.forward(model, batch), batch.targets)
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What is minimised, a mean: cross entropy in nats."""
         return F.cross_entropy(outputs, targets)
@@ -69,7 +79,7 @@ class Objective(ABC):
         return (outputs.argmax(dim=1) == targets).float().mean()
 
     def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
-        """What a batch adds to the sums from which :meth:`score` is made, float64."""
+        """What outputs add to the sums from which :meth:`score` is made, float64."""
         return {
             "loss": F.cross_entropy(outputs, targets, reduction="sum").double(),
             "right": (outputs.argmax(dim=1) == targets).sum().double(),
@@ -135,6 +145,18 @@ class Tokens(Objective):
         """The ids; what follows a sequence's end has no target."""
         return (batch.inputs,)
 
+    def learn(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """As of the model's own loss, which needs no logits of a whole batch."""
+        found = _token_loss(model, batch)
+        return found.mean, found.correct / found.counted
+
+    def measure(self, model: Model, batch: Batch) -> Sums:
+        """The same."""
+        found = _token_loss(model, batch)
+        # The mean over no steps is not a number.
+        loss = torch.where(found.counted > 0, found.mean.double() * found.counted, 0.0)
+        return {"loss": loss, "right": found.correct.double(), "count": found.counted.double()}
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross entropy in nats of the steps that count."""
         return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
@@ -142,12 +164,8 @@ class Tokens(Objective):
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
         """Share of right symbols among those that count."""
         counts = targets != IGNORE
-        return (outputs[counts].argmax(dim=-1) == targets[counts]).float().mean()
-
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
-        """As for classes, over the steps that count."""
-        counts = targets != IGNORE
-        return super().sums(outputs[counts], targets[counts])
+        # No choice by a mask, whose size a device would have to tell.
+        return ((outputs.argmax(dim=-1) == targets) & counts).sum() / counts.sum()
 
     def figures(self, loss: float, accuracy: float | None) -> dict[str, float]:
         """Accuracy, and for streams the loss in the units of the field."""
@@ -227,6 +245,12 @@ def find_objective(task: Task) -> Objective:
             return Tokens(task)
         case "regression":
             return Regression(task)
+
+
+def _token_loss(model: Model, batch: Batch) -> TokenLoss:
+    if not isinstance(model, LanguageModel):
+        raise TypeError(f"tokens are foretold by a LanguageModel, not by a {type(model).__name__}")
+    return model.loss(batch.inputs, batch.targets, ignore_index=IGNORE)
 
 
 def _body(settings: ModelConfig, state_dim: Sizes) -> dict[str, Any]:

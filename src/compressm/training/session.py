@@ -133,24 +133,23 @@ class Session:
         batch = self.objective.disturbed(next(self.batches), self.config.feedback_noise)
         return batch.to(self.device)
 
-    def differentiate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of the task and outputs of a training batch; gradients are left in the parameters."""
+    def differentiate(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Loss of the task and accuracy on a training batch; gradients are left in the parameters."""
         if self._graph is None and self._may_record(batch):
             self._graph = GraphedStep(self._differentiate, batch, self.optimizer)
         if self._graph is not None and self._graph.fits(batch):
-            loss, outputs = self._graph(batch)
-            return loss.clone(), outputs
+            loss, accuracy = self._graph(batch)
+            return loss.clone(), None if accuracy is None else accuracy.clone()
         self._usual += 1
         # A recorded step goes on writing into the gradients that there are.
         self.optimizer.zero_grad(set_to_none=self._graph is None)
         return self._differentiate(batch)
 
-    def _differentiate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _differentiate(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         with autocast(self.device, self.config.precision):
-            outputs = self.objective.forward(self.model, batch)
-            loss = self._loss(self.model, outputs, batch, self.step)
+            loss = self._loss(self.model, batch, self.step)
         loss.total.backward()  # type: ignore[no-untyped-call]
-        return loss.task.detach(), outputs.detach()
+        return loss.task.detach(), loss.accuracy
 
     def _may_record(self, batch: Batch) -> bool:
         return (

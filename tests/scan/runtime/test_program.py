@@ -6,7 +6,7 @@ from torch import Tensor
 
 from compressm.scan.runtime import Kernel, gemm_addresses
 from compressm.scan.runtime import program as program_module
-from compressm.scan.runtime.program import Matrix, Place, Program, can_multiply
+from compressm.scan.runtime.program import Gathered, Matrix, Parts, Place, Program, can_multiply, sum_of
 
 ITEMS = 5
 
@@ -44,7 +44,7 @@ def test_sums_of_workers_add_up_to_those_of_all_items(workers: int) -> None:
     program.copy(source, first, 3, accumulate=True)
     program.copy(source, second, 40, accumulate=True)
     for _ in range(2):  # sums begin anew
-        sums = program.run({"x": x}, ITEMS, workers)
+        sums = sum_of(program.run({"x": x}, ITEMS, workers))
         assert torch.allclose(sums[:3], x.sum(0)[:3], atol=1e-6)
         assert torch.allclose(sums[16:56], x.sum(0), atol=1e-6)
         assert sums.untyped_storage().nbytes() == sums.numel() * 4  # those of one worker
@@ -57,7 +57,7 @@ def test_fewer_workers_than_asked_for_leave_no_sum_uncleared(monkeypatch: pytest
     x, program = torch.randn(ITEMS, 40), Program()
     program.copy(program.operand("x", per_item=per_item(x)), program.sums(40), 40, accumulate=True)
     torch.full((3, 48), torch.nan)  # memory that the sums may get
-    assert torch.allclose(program.run({"x": x}, ITEMS, 3)[:40], x.sum(0), atol=1e-6)
+    assert torch.allclose(sum_of(program.run({"x": x}, ITEMS, 3))[:40], x.sum(0), atol=1e-6)
 
 
 def test_memory_is_of_the_processor_whatever_new_tensors_are_by_default() -> None:
@@ -69,11 +69,52 @@ def test_memory_is_of_the_processor_whatever_new_tensors_are_by_default() -> Non
     try:
         torch.set_default_dtype(torch.float64)
         with torch.device("meta"):
-            sums = program.run({"x": x}, ITEMS, 2)
+            sums = sum_of(program.run({"x": x}, ITEMS, 2))
     finally:
         torch.set_default_dtype(default)
     assert sums.dtype == torch.float32
     assert torch.allclose(sums, x.sum(0), atol=1e-6)
+
+
+def test_memory_that_only_passes_is_given_again_but_what_was_there_before_is_not() -> None:
+    x, y = torch.randn(ITEMS, 16), torch.zeros(ITEMS, 16)
+    program = Program()
+    source, out = (program.operand(name, per_item=per_item(t)) for name, t in (("x", x), ("y", y)))
+    lasting = program.room(16, 4)
+    program.copy(source, lasting, 16)
+    with program.passing():
+        first = program.room(64, 4)
+        with program.passing():
+            inner = program.room(16, 4)
+        program.clear(first, 64)
+    with program.passing():
+        second = program.room(16, 4)
+        program.copy(source, second, 16)
+    assert first == second
+    assert inner not in (first, lasting)
+    program.copy(second, out, 16)
+    program.copy(lasting, out, 16, accumulate=True)
+    program.run({"x": x, "y": y}, ITEMS, 2)
+    assert torch.equal(y, 2 * x)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("rated", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 7, 32, 2, 4), (1, 5, 12, 0, 4), (1, 1, 71, 0, 1), (2, 3, 40, 2, 1)])
+def test_parts_are_summed_and_turned(parts: int, rated: bool, sizes: tuple[int, ...]) -> None:
+    blocks, rows, lanes, first, width = sizes
+    count, gap = blocks * rows * lanes, blocks * rows * lanes + 8
+    sums, factor = torch.randn(parts, gap), torch.tensor(0.7)
+    rates, out = torch.randn(blocks, width, lanes), torch.full((5 + blocks * lanes * width,), torch.nan)
+    program = Program()
+    places = {name: program.operand(name) for name in ("sums", "factor", "rates", "out")}
+    to = Gathered(places["out"].plus(20), places["factor"], places["rates"] if rated else None)
+    program.gather(Parts(places["sums"].plus(16), parts, gap), (blocks, rows, lanes), (first, width), to)
+    program.run({"sums": sums, "factor": factor, "rates": rates, "out": out}, 1, 1)
+    lying = sums[:, 4 : 4 + count].double().sum(0).view(blocks, rows, lanes)[:, first : first + width]
+    wanted = 0.7 * lying * (rates.double() * torch.tensor(2.0).double().log() if rated else 1.0)
+    assert torch.allclose(out[5:].double(), wanted.mT.reshape(-1), atol=1e-6)
+    assert out[:5].isnan().all()
 
 
 def test_rounding_and_clearing() -> None:
