@@ -170,14 +170,11 @@ class Mamba(WindowedLayer):
         self, x: Tensor, norm: nn.RMSNorm, state: Tensor | None = None
     ) -> LayerOperands | None:
         """What ``x + layer(norm(x))`` reads where it is quicker in one; if it is not, None."""
-        if observed() or not bare(self, Mamba) or x.ndim != 3:
+        if observed() or not bare(self, Mamba) or x.ndim != 3 or norm.eps is None:
             return None
         window, h = self._begin(state, x.shape[0])
-        operands = self._layer_operands(x, window, h)
-        if operands is None or norm.eps is None:
-            return None
-        operands = operands._replace(norm_weight=norm.weight, eps=number(norm.eps))
-        return operands if operands.served else None
+        operands = self._layer_operands(x, window, h, norm)
+        return None if operands is None or not operands.served else operands
 
     def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take one input of each sequence, in plain PyTorch operations: what to export for streaming.
@@ -208,14 +205,17 @@ class Mamba(WindowedLayer):
         y = (h * C[:, None]).sum(dim=-1) + at_least_float32(self.D) * x
         return self._project(y * F.silu(z)), self.join_state(window, h)
 
-    def _layer_operands(self, u: Tensor, window: Tensor | None, h: Tensor | None) -> LayerOperands | None:
+    def _layer_operands(
+        self, u: Tensor, window: Tensor | None, h: Tensor | None, norm: nn.RMSNorm | None = None
+    ) -> LayerOperands | None:
         """What the layer as a whole reads, under the same conditions, which hold for its projections, too."""
-        inner, projections = self._inner_operands(u, window, h), (self.in_proj, self.out_proj)
-        if inner is None or not all(bare(p, nn.Linear) and p.bias is None for p in projections):
+        inner, before, after = self._inner_operands(u, window, h), self.in_proj, self.out_proj
+        if inner is None or not all(bare(p, nn.Linear) and p.bias is None for p in (before, after)):
             return None
+        norm_weight, eps = (None, None) if norm is None else (norm.weight, number(norm.eps))
         return LayerOperands(
-            u, self.in_proj.weight, inner.filters, inner.filter_bias, inner.select, inner.dt_weight,
-            inner.dt_bias, inner.A_log, inner.D, self.out_proj.weight, window, h,
+            u, before.weight, inner.filters, inner.filter_bias, inner.select, inner.dt_weight,
+            inner.dt_bias, inner.A_log, inner.D, after.weight, window, h, norm_weight, eps,
         )  # fmt: skip
 
     def _inner_operands(self, xz: Tensor, window: Tensor | None, h: Tensor | None) -> InnerOperands | None:

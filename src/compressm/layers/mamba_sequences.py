@@ -184,7 +184,11 @@ def _run(
     def floats(*shape: int) -> Tensor:
         return u.new_empty(shape, dtype=torch.float32)
 
-    kept = {"given": u, "kept": u.new_empty(batch, program.kept_bytes, dtype=torch.uint8), **prepared(given)}
+    kept = {
+        "given": u,
+        "kept": u.new_empty(batch, program.kept_bytes, dtype=torch.uint8),
+        **prepared(given, s),
+    }
     carry = (
         floats(batch, s.d // LANES, s.N, LANES).zero_() if given.state is None else pack(given.state.float())
     )
@@ -197,9 +201,8 @@ def _run(
     return (out, final.to(s.dtype), unpack(carry, s.d)), kept
 
 
-def prepared(given: LayerOperands) -> dict[str, Tensor | None]:
+def prepared(given: LayerOperands, s: Sizes) -> dict[str, Tensor | None]:
     """Operands of a layer's programs by name, of the types and in the order that kernels read."""
-    s = given.sizes
     return {
         "in_weight": _like(given.in_weight, s.dtype),
         "select": _like(given.select, s.dtype),

@@ -279,7 +279,7 @@ class LanguageModel(nn.Module):
             )
         counts = targets != ignore_index
         if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = targets.aminmax()
+            low, high = (int(end) for end in targets.aminmax())
             if low >= 0 and high < self.vocab_size and not 0 <= ignore_index < self.vocab_size:
                 return torch.tensor(targets.numel(), device="cpu")
             wrong = counts & ((targets < 0) | (targets >= self.vocab_size))
@@ -298,7 +298,7 @@ class LanguageModel(nn.Module):
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}; expected {shape}")
         # Elsewhere this would wait for the device at every step.
         if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = tokens.aminmax()
+            low, high = (int(end) for end in tokens.aminmax())
             if low < 0 or high >= self.vocab_size:
-                wrong = int(low if low < 0 else high)
+                wrong = low if low < 0 else high
                 raise ValueError(f"tokens hold {wrong}; each must be in 0..{self.vocab_size - 1}")

@@ -12,6 +12,7 @@ from compressm.scan.runtime.vectors import below, load, put, spread, store
 from compressm.scan.runtime.widths import LANES
 
 _LOWEST = np.float32(-np.inf)
+_LARGE = 1e200  # times a sum of exponentials below 1, of a whole vocabulary: far from infinity
 
 
 def embed(arguments: Any) -> None:
@@ -95,7 +96,8 @@ def cross_entropy(arguments: Any) -> None:
     factor = array(words[7], 1)[0]
     loss, hits = carray(float64_pointer(words[8]), (1,)), carray(int64_pointer(words[9]), (1,))
     wanted, room = words[10] != 0, scratch(LANES)
-    total, found = 0.0, 0
+    # A logarithm of a product in place of one for each step: it takes as long as all else.
+    total, product, found = 0.0, 1.0, 0
     for t in range(L):
         row, target = logits[t], targets[t]
         if target < 0 or target >= V:
@@ -111,11 +113,15 @@ def cross_entropy(arguments: Any) -> None:
                 first += 1
             found += first == target
         mass = _exponentials(row, top, room)
-        total += np.log(np.float64(mass)) + (np.float64(top) - np.float64(right))
+        total += np.float64(top) - np.float64(right)
+        product *= np.float64(mass)
+        if not product < _LARGE:
+            total += np.log(product)
+            product = 1.0
         if wanted:
             _scale(row, factor / mass)
             row[target] -= factor
-    loss[0], hits[0] = total, found
+    loss[0], hits[0] = total + np.log(product), found
 
 
 @compiled

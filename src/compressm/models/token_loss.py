@@ -211,7 +211,7 @@ def _run(
     """Loss, hits, the sums of each worker, and the rates of each layer."""
     shape, batch = _shape(given), given.tokens.shape[0]
     program = _program(shape, differentiate)
-    made = [prepared(layer) for layer in given.layers]
+    made = [prepared(*layer) for layer in zip(given.layers, shape.layers, strict=True)]
     loss = torch.empty(batch, dtype=torch.float64, device="cpu")
     hits = torch.empty(batch, dtype=torch.int64, device="cpu")
     operands: dict[str, Tensor | None] = {
