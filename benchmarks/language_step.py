@@ -6,13 +6,15 @@ python benchmarks/language_step.py [--rounds 7] [--threads 1] [--bf16] [--device
 benchmarks/results/language-step.json and language-step.png were made, on two cores, with
 python benchmarks/language_step.py --threads 2 --rounds 15 --bf16 \\
     --json benchmarks/results/language-step.json --figure benchmarks/results/language-step.png
-language-step-mamba.json with --threads 2 --mixers mamba mamba-apart --rounds 40 --bf16, and
-language-step-mamba-1.json with --threads 1. mamba-apart is what Mamba is where somebody watches its parts:
-the norm, the projections and what is between them one after the other, each for the whole batch.
+language-step-mamba.json with --threads 2 --mixers mamba mamba-logits mamba-apart --rounds 40 --bf16, and
+language-step-mamba-1.json with --threads 1. Models are called by their own loss, as training does:
+mamba-logits makes logits and takes their cross entropy instead; mamba-apart is what that is where somebody
+watches the parts: the norm, the projections and what is between them one after the other, each for the whole
+batch.
 
 Two layers, 64 channels, 16 sequences of 128 tokens, unless told otherwise (a GPU waits for its launches at
-this size: try --layers 4 --dim 512 --length 1024 there); forward, cross entropy, backward, AdamW, as training
-runs them, which keep the memory of the step before. Layers, their sizes, and precisions take turns round by
+this size: try --layers 4 --dim 512 --length 1024 there); loss, backward, AdamW, as training runs them, which
+keep the memory of the step before. Layers, their sizes, and precisions take turns round by
 round, so that their ratio holds on a machine whose speed drifts, and each goes once unmeasured before, so
 that caches are as they are in training. --bf16 measures steps under autocast, too.
 """
@@ -36,7 +38,8 @@ from compressm.training.device import Precision, autocast
 
 VOCABULARY = 67
 HALF = " bf16"  # behind the name of a layer under autocast
-APART = "mamba-apart"  # norm, projections and inner part one after the other
+LOGITS = "mamba-logits"  # logits, then their cross entropy
+APART = "mamba-apart"  # of norm, projections and inner part one after the other
 SIZES = {
     "mamba": (128, 64, 32, 16, 12, 8, 4),
     "mamba2": (128, 64, 32, 16),
@@ -44,6 +47,7 @@ SIZES = {
     "retnet": (64, 32, 16),
     "deltanet": (64, 32, 16),
     "gated-deltanet": (64, 32, 16),
+    LOGITS: (128, 12),
     APART: (128, 12),
 }
 
@@ -58,7 +62,10 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument(
-        "--mixers", nargs="+", default=[name for name in SIZES if name != APART], choices=list(SIZES)
+        "--mixers",
+        nargs="+",
+        default=[name for name in SIZES if name not in (LOGITS, APART)],
+        choices=list(SIZES),
     )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
@@ -122,7 +129,7 @@ def make_step(
         num_layers=given.layers,
         model_dim=given.dim,
         state_dim=size,
-        mixer="mamba" if mixer == APART else mixer,
+        mixer="mamba" if mixer in (LOGITS, APART) else mixer,
     ).to(given.device)
     if mixer == APART:  # what is watched is called by itself
         for module in model.modules():
@@ -134,8 +141,11 @@ def make_step(
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(torch.device(given.device), precision):
-            logits = model(tokens[:, :-1])
-            loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+            if mixer in (LOGITS, APART):
+                logits = model(tokens[:, :-1])
+                loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+            else:
+                loss = model.loss(tokens[:, :-1], tokens[:, 1:]).mean
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if given.device == "cuda":
@@ -148,9 +158,8 @@ def draw(medians: dict[str, dict[int, float]]) -> Figure:
     """Step time against states."""
     figure = Figure(figsize=(5.4, 3.6))
     axes = figure.add_subplot()
-    colours = dict(
-        zip(SIZES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"), strict=True)
-    )
+    tones = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#999999")
+    colours = dict(zip(SIZES, tones, strict=True))
     for name, seconds in medians.items():
         half = name.endswith(HALF)
         axes.plot(
