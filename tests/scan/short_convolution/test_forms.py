@@ -10,6 +10,9 @@ from compressm.scan.short_convolution import short_convolution
 FORMS = ("kernel", "reference")
 # One step, shorter than the filter, one chunk, odd, several chunks; channels below, at and above a vector.
 SHAPES = [(1, 1, 5, 4), (2, 2, 33, 4), (3, 32, 32, 2), (2, 45, 37, 8), (1, 101, 70, 3), (2, 66, 64, 1)]
+# Four steps and whole vectors have a way of their own; one run of chunks, or several, of which the last is
+# shorter than the filter, or does not exist.
+SHAPES += [(1, 2, 32, 4), (2, 3, 32, 4), (1, 33, 64, 4), (16, 70, 32, 4), (1, 96, 96, 4), (3, 290, 32, 4)]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -45,9 +48,12 @@ def test_in_half_precision_each_number_is_rounded_once(
 
 
 @pytest.mark.parametrize("through", ["y", "final"])
-@pytest.mark.parametrize("L", [2, 40])
-def test_gradients_of_one_result_alone(oracle: SimpleNamespace, L: int, through: str) -> None:
-    made = oracle.operands(2, L, 35, 5)
+@pytest.mark.parametrize("L", [2, 3, 34, 40])
+@pytest.mark.parametrize(("channels", "K"), [(35, 5), (64, 4)])
+def test_gradients_of_one_result_alone(
+    oracle: SimpleNamespace, channels: int, K: int, L: int, through: str
+) -> None:
+    made = oracle.operands(2, L, channels, K)
     wanted = oracle.results(oracle.naive, oracle.wide(made), through=through, silu=True)
     found = oracle.results(short_convolution, made, through=through, silu=True, form="kernel")
     for name, error in oracle.errors(found, wanted).items():
@@ -61,19 +67,20 @@ def test_the_reference_in_float64_is_its_own_gradient(oracle: SimpleNamespace) -
     )
 
 
+@pytest.mark.parametrize("channels", [40, 64])
 @pytest.mark.parametrize("layout", ["slice", "transposed", "expanded"])
-def test_inputs_and_gradients_may_lie_anywhere(oracle: SimpleNamespace, layout: str) -> None:
-    made = oracle.operands(2, 70, 40, 4)
+def test_inputs_and_gradients_may_lie_anywhere(oracle: SimpleNamespace, layout: str, channels: int) -> None:
+    made = oracle.operands(2, 70, channels, 4)
     plain = oracle.results(short_convolution, made, silu=True, form="kernel")
     x = made["x"].detach()
     if layout == "slice":
-        whole = torch.full((2, 70, 100), torch.nan)
-        whole[..., 31:71] = x
-        x = whole[..., 31:71]
+        whole = torch.full((2, 70, 100 + channels), torch.nan)
+        whole[..., 31 : 31 + channels] = x
+        x = whole[..., 31 : 31 + channels]
     elif layout == "transposed":
         x = x.mT.contiguous().mT
     else:
-        x = x[:1].expand(2, 70, 40)
+        x = x[:1].expand(2, 70, channels)
         made["x"] = x.contiguous().requires_grad_()
         plain = oracle.results(short_convolution, made, silu=True, form="kernel")
     assert not x.is_contiguous()
@@ -82,7 +89,7 @@ def test_inputs_and_gradients_may_lie_anywhere(oracle: SimpleNamespace, layout: 
     def through_a_slice(**given: object) -> tuple[torch.Tensor, torch.Tensor]:
         """A consumer that hands back gradients with the strides of a wider tensor."""
         y, final = short_convolution(**given, form="kernel")  # type: ignore[arg-type]
-        return torch.cat((y, y), dim=2)[..., :40], final
+        return torch.cat((y, y), dim=2)[..., :channels], final
 
     found = oracle.results(through_a_slice, made, silu=True)
     for name, value in plain.items():

@@ -15,6 +15,7 @@ from compressm.scan.runtime.functions import sigmoid
 from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import load, spread, store
 from compressm.scan.runtime.widths import LANES
+from compressm.scan.short_convolution import columns
 from compressm.scan.short_convolution.layout import STEPS
 from compressm.scan.short_convolution.strips import (
     clear,
@@ -76,6 +77,33 @@ def _pull_inputs(
 
 
 @compiled
+def _pull_columns(
+    x: Any, stride: Any, before: Any, grad: Any, gap: Any, begin: Any, end: Any, L: Any, channels: Any,
+    filters: Any, silu: Any, memory: Any, after: Any, sums: Any, out: Any, stride_out: Any,
+) -> None:  # fmt: skip
+    """All gradients of steps ``begin`` to ``end`` of a sequence, where :func:`columns.fits`.
+
+    ``memory`` is three strips of three rows, of which the last then has gradients of the window.
+    """
+    size, past = columns.PAST * channels, columns.PAST
+    strip, history, lead = memory[:size], memory[size : 2 * size], memory[2 * size : 3 * size]
+    history[:] = ZERO
+    for first in range(begin, end, STEPS):
+        leading = past if first == begin else 0
+        read_past(x, stride, before, first, past, channels, strip, channels)
+        columns.pull(
+            x, first * stride, stride, strip, grad, first * gap, gap, filters, min(STEPS, end - first), silu,
+            channels, history, sums, lead, leading, out[(first - past + leading) * stride_out :], stride_out,
+        )  # fmt: skip
+    read_past(x, stride, before, end, past, channels, strip, channels)
+    leading = max(0, begin - (end - past))
+    columns.pull_last(
+        x, end * stride, stride, strip, grad, end * gap, gap, filters, min(past, L - end), silu, channels,
+        history, after, L - end, leading, out[(end - past + leading) * stride_out :], stride_out,
+    )  # fmt: skip
+
+
+@compiled
 def _backward(arguments: Any, pointer: Any) -> None:
     """Kernel of inputs and outputs at a ``pointer``; gradients of weights grow from what is there.
 
@@ -103,13 +131,24 @@ def _backward(arguments: Any, pointer: Any) -> None:
     padded = scratch((STEPS + 2 * past) * width)
     grad = padded[past * width :]
     read_filters(weight, bias, channels, K, filters, width)
+    by_columns, memory = columns.fits(channels, L, K), scratch(3 * past * width)
     number, workers = worker(words)
     for item in range(number, batch * groups, workers):
         b, group = item // groups, item % groups
         here, before = x[b * per_sequence :], window[b * held : (b + 1) * held]
         # Before step 0 there are no rows to read: all of this is the final window's.
         read_past(here, stride, grad_final[b * told : (b + 1) * told], 0, past, channels, after, width)
-        for chunk in range(group * chunks // groups, (group + 1) * chunks // groups):
+        begin, end = group * chunks // groups, (group + 1) * chunks // groups
+        if by_columns:
+            _pull_columns(
+                here, stride, before, grad_y[b * words[12] :], words[13], begin * STEPS,
+                min(end * STEPS, L), L, channels, filters, silu, memory, after,
+                sums[item * (K + 1) * width :], grad_x[b * words[14] :], words[15],
+            )  # fmt: skip
+            if group == 0 and words[11]:
+                write_past(memory[2 * past * width :], past, channels, width, grad_window[b * held :])
+            continue
+        for chunk in range(begin, end):
             first = chunk * STEPS
             steps, known = min(STEPS, L - first), min(STEPS + past, L - first)
             read_past(here, stride, before, first, past, channels, strip, width)

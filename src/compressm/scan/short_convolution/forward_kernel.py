@@ -13,6 +13,7 @@ from compressm.scan.runtime.functions import sigmoid
 from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
 from compressm.scan.runtime.vectors import store
 from compressm.scan.runtime.widths import LANES
+from compressm.scan.short_convolution import columns
 from compressm.scan.short_convolution.layout import STEPS
 from compressm.scan.short_convolution.strips import (
     filtered,
@@ -56,6 +57,7 @@ def _forward(arguments: Any, pointer: Any) -> None:
     width, chunks = (channels + LANES - 1) // LANES * LANES, (L + STEPS - 1) // STEPS
     filters, strip, row = scratch((K + 1) * width), scratch((STEPS + past) * width), scratch(width)
     read_filters(weight, bias, channels, K, filters, width)
+    by_columns = columns.fits(channels, L, K)
     number, workers = worker(words)
     for item in range(number, batch * groups, workers):
         b, group = item // groups, item % groups
@@ -64,6 +66,12 @@ def _forward(arguments: Any, pointer: Any) -> None:
             first = chunk * STEPS
             steps = min(STEPS, L - first)
             read_past(here, stride, before, first, past, channels, strip, width)
+            if by_columns:
+                columns.convolve(
+                    here, first * stride, stride, strip, filters, steps, silu, width, y,
+                    (b * L + first) * channels,
+                )  # fmt: skip
+                continue
             read_rows(here, first * stride, stride, steps, channels, strip[past * width :], width)
             _convolve(strip, filters, K, steps, silu, width, channels, row, y, (b * L + first) * channels)
         if group == groups - 1:
