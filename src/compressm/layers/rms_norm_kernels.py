@@ -9,6 +9,8 @@ import numpy as np
 from numba import carray, njit
 
 from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, worker
+from compressm.scan.runtime.vectors import load, spread, store
+from compressm.scan.runtime.widths import LANES
 
 _ONE = np.float32(1.0)
 
@@ -34,13 +36,21 @@ def _product(grad: Any, weight: Any, x: Any) -> Any:
 
 @compiled
 def _scale(x: Any, weight: Any, scale: Any, out: Any) -> None:
-    for j in range(x.size):
+    whole = x.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        store(out, j, load(x, j) * spread(scale) * load(weight, j))
+    for j in range(whole, x.size):
         out[j] = x[j] * scale * weight[j]
 
 
 @compiled
 def _pull(grad: Any, x: Any, weight: Any, scale: Any, shrink: Any, out: Any, sums: Any) -> None:
-    for j in range(x.size):
+    whole = x.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        flow, here = load(grad, j) * spread(scale), load(x, j)
+        store(sums, j, load(sums, j) + flow * here)
+        store(out, j, flow * load(weight, j) - spread(shrink) * here)
+    for j in range(whole, x.size):
         along = grad[j] * scale
         sums[j] += along * x[j]
         out[j] = along * weight[j] - shrink * x[j]
