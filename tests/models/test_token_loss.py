@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressm.layers import mamba_sequences
-from compressm.models import LanguageModel, normed_head
+from compressm.models import LanguageModel, normed_head, token_loss
 from compressm.models.pre_norm_block import LANGUAGE_MIXERS
 from compressm.scan.runtime import gemm_addresses
 
@@ -183,6 +183,16 @@ def test_memory_for_the_backward_pass_does_not_grow_with_the_batch() -> None:
         return sum(kept)
 
     assert 0 < held(2) == held(40)
+
+
+@products
+def test_sums_of_all_cores_are_not_to_take_more_than_they_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make()
+    monkeypatch.setattr(token_loss, "_LITTLE", 0)
+    assert in_one_go(model.loss(*text(2, 200)).mean)
+    assert not in_one_go(model.loss(*text(2, 3)).mean)
+    monkeypatch.undo()
+    assert in_one_go(model.loss(*text(2, 3)).mean)
 
 
 @products

@@ -12,7 +12,7 @@ from compressm.models.normed_head import head_served, normed_head
 from compressm.models.pre_norm_block import LANGUAGE_MIXERS, PreNormBlock, make_mixer
 from compressm.models.rms_norm import RMSNorm
 from compressm.models.sampling import check_sampling, draw
-from compressm.models.token_loss import TokenLoss, TokenOperands, token_loss
+from compressm.models.token_loss import TokenLoss, TokenOperands, saves_memory, token_loss
 from compressm.scan.runtime.tracing import bare
 
 StreamState = tuple[Tensor, ...]
@@ -250,10 +250,11 @@ class LanguageModel(nn.Module):
         layers = tuple(block.operands(x) for block in self._blocks())
         if any(layer is None for layer in layers):
             return None
-        return TokenOperands(
+        operands = TokenOperands(
             tokens.long().contiguous(), targets.long().contiguous(), table.weight, self.norm_f.weight,
             cast(float, self.norm_f.eps), cast(tuple[LayerOperands, ...], layers),
         )  # fmt: skip
+        return operands if not torch.is_grad_enabled() or saves_memory(operands) else None
 
     def _blocks(self) -> list[PreNormBlock]:
         return cast(list[PreNormBlock], list(self.layers))

@@ -21,6 +21,7 @@ from compressm.layers.mamba_programs import (
     add_backward,
     add_forward,
     add_gathering,
+    forward_program,
 )
 from compressm.layers.mamba_sequences import LayerOperands, layer_gradients, prepared
 from compressm.layers.rms_norm import number
@@ -33,6 +34,7 @@ _MODULE = "compressm.models.token_kernels"
 _EMBED, _EMBED_BACKWARD = Kernel(_MODULE, "embed"), Kernel(_MODULE, "embed_backward")
 _CROSS_ENTROPY = Kernel(_MODULE, "cross_entropy")
 _FLOAT, _WORD = 4, 8
+_LITTLE = 1 << 26  # bytes
 
 
 class TokenLoss(NamedTuple):
@@ -83,6 +85,7 @@ class _Parts(NamedTuple):
     end: int
 
     @classmethod
+    @lru_cache(maxsize=64)
     def of(cls, shape: _Shape, kind: type[Sums] | type[Gradients]) -> "_Parts":
         head, found = shape.head, []
         norm_weight = -(-head.V * head.H // LANES) * LANES
@@ -154,6 +157,16 @@ def _gathering_program(shape: _Shape, workers: int) -> tuple[Program, _Parts]:
         rates = program.operand(f"{index}.A")
         add_gathering(program, s, sums.layers[index], Parts(place, workers, sums.end), to, rates)
     return program, parts
+
+
+def saves_memory(given: TokenOperands) -> bool:
+    """Whether the sums of all cores, each as large as the model, take less than what layers would keep.
+
+    Small ones do not matter.
+    """
+    shape, batch = _shape(given), given.tokens.shape[0]
+    sums = min(torch.get_num_threads(), batch) * _Parts.of(shape, Sums).end * _FLOAT
+    return sums <= _LITTLE or sums <= batch * sum(forward_program(s, True).kept_bytes for s in shape.layers)
 
 
 def token_loss(given: TokenOperands, count: int) -> tuple[Tensor, Tensor]:
