@@ -18,17 +18,17 @@ from compressm.layers.mamba_programs import (
     forward_program,
     gathering_program,
 )
-from compressm.scan.runtime import STORED, workers_share
+from compressm.scan.runtime import STORED, Kernel, run_kernel, workers_share
 from compressm.scan.runtime.program import can_multiply
 from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.runtime.widths import LANES
-from compressm.scan.selective.cpu import LOG2_E
 from compressm.scan.selective.layout import pack, unpack
 
 _LARGEST = 1 << 21
 """Weights of both projections, beyond which products of a whole batch are no slower: each sequence reads them
 anew and adds to their gradients, which no core's cache holds then."""
 
+_PACK_PARAMETERS = Kernel("compressm.layers.mamba_kernels", "pack_parameters")
 _ONE = torch.ones(1, dtype=torch.float32, device="cpu")
 
 
@@ -203,6 +203,10 @@ def _run(
 
 def prepared(given: LayerOperands, s: Sizes) -> dict[str, Tensor | None]:
     """Operands of a layer's programs by name, of the types and in the order that kernels read."""
+    A_log, dt_weight = (_like(x, torch.float32) for x in (given.A_log, given.dt_weight))
+    A, low_weight = A_log.new_empty(s.d // LANES, s.N, LANES), A_log.new_empty(s.d // LANES, s.low, LANES)
+    addresses = (x.data_ptr() for x in (A_log, dt_weight, A, low_weight))
+    run_kernel(_PACK_PARAMETERS, [s.d // LANES, s.N, s.low, *addresses], 1)
     return {
         "in_weight": _like(given.in_weight, s.dtype),
         "select": _like(given.select, s.dtype),
@@ -212,10 +216,9 @@ def prepared(given: LayerOperands, s: Sizes) -> dict[str, Tensor | None]:
         "filter_bias": None if given.filter_bias is None else _like(given.filter_bias, torch.float32),
         "window": None if given.window is None else _like(given.window, torch.float32),
         "bias": _like(given.dt_bias, torch.float32),
-        # -exp(A_log) in units of log 2, in the kernels' order from the start.
-        "A": pack(given.A_log.float()).exp_().mul_(-LOG2_E),
+        "A": A,
         "D": _like(given.D, torch.float32),
-        "low_weight": pack(given.dt_weight.float()) if s.low else None,
+        "low_weight": low_weight,
         "norm_weight": given.norm_weight,
         "eps": given.eps,
     }
