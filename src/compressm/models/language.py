@@ -128,7 +128,8 @@ class LanguageModel(nn.Module):
         What ``cross_entropy(model(tokens), targets)`` gives. On a CPU, Mamba models make it and its gradients
         in one go, sequence by sequence, where nobody watches the parts: quicker, and in memory that does not
         grow with the batch. Gradients are made whenever PyTorch records them, so score under
-        ``torch.no_grad()``.
+        ``torch.no_grad()``. What wraps a model to act on its calls, as DistributedDataParallel does, sees no
+        call here: take the cross entropy of the wrapper's logits instead.
 
         Args:
             tokens: ``(batch, L)``, integers in ``0..V-1``.
