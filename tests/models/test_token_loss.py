@@ -157,6 +157,27 @@ def test_it_can_be_differentiated_again_and_only_once() -> None:
 
 
 @products
+def test_parameters_may_lie_anywhere() -> None:
+    """A transposed or strided parameter is one like any other."""
+    model, (tokens, targets) = make(), text()
+    wanted = model.loss(tokens, targets).mean
+    wanted.backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            spread = torch.full((*parameter.shape, 2), torch.nan)
+            spread[..., 0] = parameter
+            parameter.grad, parameter.data = None, spread[..., 0]
+    assert not model.embeddings.weight.is_contiguous()
+    loss = model.loss(tokens, targets).mean
+    loss.backward()
+    assert in_one_go(loss)
+    assert torch.equal(loss, wanted)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter.grad, expected[name]), name  # type: ignore[arg-type]
+
+
+@products
 def test_frozen_parameters_get_no_gradient() -> None:
     model, (tokens, targets) = make(), text()
     model.embeddings.weight.requires_grad_(False)

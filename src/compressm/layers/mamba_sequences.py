@@ -219,7 +219,7 @@ def prepared(given: LayerOperands, s: Sizes) -> dict[str, Tensor | None]:
         "A": A,
         "D": _like(given.D, torch.float32),
         "low_weight": low_weight,
-        "norm_weight": given.norm_weight,
+        "norm_weight": None if given.norm_weight is None else given.norm_weight.contiguous(),
         "eps": given.eps,
     }
 

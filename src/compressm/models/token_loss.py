@@ -233,9 +233,9 @@ def _run(
         "targets": given.targets,
         "loss": loss,
         "hits": hits,
-        "embeddings": given.embeddings,
-        "weight": given.embeddings.to(shape.head.dtype),
-        "norm_weight": given.norm_weight,
+        "embeddings": given.embeddings.contiguous(),
+        "weight": given.embeddings.to(shape.head.dtype).contiguous(),
+        "norm_weight": given.norm_weight.contiguous(),
         "eps": number(given.eps),
         "factor": torch.tensor([1.0 / max(count, 1)], dtype=torch.float32, device="cpu"),
         "nothing": None,
@@ -244,7 +244,7 @@ def _run(
         operands |= {f"{index}.{name}": x for name, x in layer.items()}
     sums = program.run(operands, batch, min(torch.get_num_threads(), batch))
     # Two operators of PyTorch, whose code the kernels have driven out of the caches, take 0.1 ms.
-    total = math.fsum(loss.tolist())
+    total = sum(loss.tolist())
     mean = torch.tensor(total / count if count else math.nan, dtype=torch.float32, device="cpu")
     found = torch.tensor(sum(hits.tolist()), device="cpu")
     return mean, found, sums, [cast(Tensor, layer["A"]) for layer in made], shape
