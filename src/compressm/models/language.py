@@ -245,7 +245,9 @@ class LanguageModel(nn.Module):
             return None
         if 0 <= ignore_index < self.vocab_size or table.padding_idx is not None:
             return None
-        x = table.weight.new_empty(1).expand(*tokens.shape, table.embedding_dim)
+        # Of the shape and type of embeddings, without their memory.
+        size = (*tokens.shape, table.embedding_dim)
+        x = torch.empty_strided(size, (0, 0, 0), dtype=table.weight.dtype, device=table.weight.device)
         if not head_served(x, self.norm_f, table.weight):
             return None
         layers = tuple(block.operands(x) for block in self._blocks())
