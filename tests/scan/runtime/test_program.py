@@ -163,6 +163,22 @@ def test_products(dtype: torch.dtype, turned_a: bool, turned_b: bool, accumulate
     assert torch.allclose(c.double(), wanted, atol=1e-5)
 
 
+def test_items_may_pass_the_first_stages_alone() -> None:
+    x, y = torch.randn(ITEMS, 16), torch.zeros(ITEMS, 16)
+    program = Program()
+    source, out = (program.operand(name, per_item=per_item(t)) for name, t in (("x", x), ("y", y)))
+    program.copy(source, out, 16)
+    program.clear(source, 16)
+    assert [stage.rpartition(".")[2] for stage in program.stages] == ["copy", "clear"]
+    program.run({"x": x, "y": y}, ITEMS, 2, stages=0)
+    assert not y.any()
+    program.run({"x": x, "y": y}, ITEMS, 2, stages=1)
+    assert x.all()
+    assert torch.equal(x, y)
+    program.run({"x": x, "y": y}, ITEMS, 2)
+    assert not x.any()
+
+
 def test_a_kernel_with_too_many_words_is_refused() -> None:
     program = Program()
     with pytest.raises(ValueError, match="62 words, not 63"):

@@ -38,10 +38,13 @@ class Kernel:
     Args:
         module: the name of the module of the Python function; importing it may import Numba.
         name: the function's name there.
+
+    Attributes:
+        name: both.
     """
 
     def __init__(self, module: str, name: str) -> None:
-        self._module, self._name = module, name
+        self._module, self._function, self.name = module, name, f"{module}.{name}"
         self._address: int | None = None
         self._compiled: object = None  # keeps the machine code alive
 
@@ -62,7 +65,7 @@ class Kernel:
         start = time.perf_counter()
         # Two processes that fill Numba's cache at once can pair one's index with the other's code.
         with process_lock("numba"):
-            function = getattr(import_module(self._module), self._name)
+            function = getattr(import_module(self._module), self._function)
             self._compiled = compiled = _cfunc(function)
         self._address = int(compiled.address)
         _seconds += time.perf_counter() - start

@@ -89,7 +89,7 @@ class Program:
     def __init__(self) -> None:
         self._names: list[str] = []
         self._per_item: list[int] = []  # bytes, for one operand after the other
-        self._stages = 0
+        self._stages: list[str] = []
         self._table = array("q")
         self._memory = (self.operand(""), self.operand("kept"), self.operand(""))
         # Bytes of a worker's own memory, of what is kept of an item, and of a worker's sums.
@@ -125,6 +125,11 @@ class Program:
         return self._take(2, count, _FLOAT)
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of its kernels, in their order."""
+        return tuple(self._stages)
+
+    @property
     def kept_bytes(self) -> int:
         """Bytes that are kept of an item."""
         return self._sizes[1]
@@ -136,7 +141,7 @@ class Program:
         self._table.extend((kernel.address, len(words)))
         for word in words:
             self._table.extend((word.offset, word.operand) if isinstance(word, Place) else (word, -1))
-        self._stages += 1
+        self._stages.append(kernel.name)
 
     def multiply(
         self, a: Matrix, b: Matrix, c: Matrix, dtype: torch.dtype, *, accumulate: bool = False
@@ -171,7 +176,14 @@ class Program:
         rates: list[Word] = [int(to.rates is not None), 0 if to.rates is None else to.rates]
         self.add(_GATHER, [*words, *rates, to.factor, to.out])
 
-    def run(self, operands: Mapping[str, Tensor | None], items: int, workers: int) -> Tensor:
+    def run(
+        self,
+        operands: Mapping[str, Tensor | None],
+        items: int,
+        workers: int,
+        *,
+        stages: int | None = None,
+    ) -> Tensor:
         """Take ``items`` through all kernels.
 
         Each worker takes neighbours, and has the memory of its number below ``workers``.
@@ -180,6 +192,7 @@ class Program:
             operands: By the names given to :meth:`operand`; None where no kernel reads what is there.
             items: Sequences.
             workers: Threads at most.
+            stages: How many of the first kernels items pass, to learn how long each takes; all if None.
 
         Returns:
             What each worker has added up in :meth:`sums`, ``(workers, floats)``, one part behind the other as
@@ -193,7 +206,11 @@ class Program:
         per_item = array("q", [0, kept, 0, *self._per_item[3:]])
         per_worker = array("q", [room, 0, summed, *(0 for _ in self._per_item[3:])])
         tables = (self._table, addresses, per_item, per_worker)
-        words = [items, self._stages, *(x.buffer_info()[0] for x in tables)]
+        words = [
+            items,
+            len(self._stages) if stages is None else stages,
+            *(x.buffer_info()[0] for x in tables),
+        ]
         run_kernel(_RUN, [*words, _LONGEST, sums.data_ptr(), sums.shape[1], workers], workers)
         return sums
 
