@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compressm.layers import Mamba, mamba_sequences
-from compressm.layers.mamba_programs import LOW_RANK
+from compressm.layers.mamba_sizes import LOW_RANK
 from compressm.models.pre_norm_block import PreNormBlock
 from compressm.scan.runtime import gemm_addresses
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compressm.layers.mamba_programs import LOW_RANK
+from compressm.layers.mamba_sizes import LOW_RANK
 from compressm.scan.runtime import STORED
 from compressm.scan.runtime.tracing import observed, plain
 from compressm.scan.runtime.widths import LANES

@@ -2,120 +2,17 @@
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from math import prod
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from compressm.layers import rms_norm as norm
-from compressm.scan.runtime.program import Gathered, Matrix, Parts, Place, Program, Word
-from compressm.scan.runtime.widths import LANES
+from compressm.layers.mamba_gradients import Part, Sums
+from compressm.layers.mamba_sizes import Sizes
+from compressm.scan.runtime.program import Matrix, Place, Program, Word
 from compressm.scan.selective import cpu as recurrence
-from compressm.scan.selective.layout import STEPS, chunks_of
+from compressm.scan.selective.layout import chunks_of
 from compressm.scan.short_convolution import cpu as convolution
 
-LOW_RANK = 8
-"""Rank of the time steps up to which the recurrence makes them itself, instead of reading a product."""
-
-_WIDE_STEPS = 128
 _FLOAT = 4
-
-
-class Sizes(NamedTuple):
-    """What a program depends on.
-
-    Args:
-        L: Steps.
-        H: Channels outside.
-        d: Channels inside, whole vectors of them.
-        rank: Of the time steps.
-        N: States of a channel.
-        K: Steps that the convolution sees.
-        dtype: Of what has a row for each step, float32 or bfloat16.
-        narrowed: Whether inputs are float32 and rows are not.
-        biased: Whether the convolution has a bias.
-        windowed: Whether there are inputs before the first.
-        normed: Whether inputs, of float32, pass a norm first, and are added to the outputs.
-    """
-
-    L: int
-    H: int
-    d: int
-    rank: int
-    N: int
-    K: int
-    dtype: torch.dtype
-    narrowed: bool
-    biased: bool
-    windowed: bool
-    normed: bool
-
-    @property
-    def half(self) -> bool:
-        """Whether rows are bfloat16."""
-        return self.dtype == torch.bfloat16
-
-    @property
-    def number(self) -> int:
-        """Bytes of a number of a row."""
-        return 2 if self.half else _FLOAT
-
-    @property
-    def chosen(self) -> int:
-        """Numbers that inputs choose at each step."""
-        return self.rank + 2 * self.N
-
-    @property
-    def low(self) -> int:
-        """Rank of the time steps if the recurrence makes them, else 0."""
-        return self.rank if self.rank <= LOW_RANK else 0
-
-    @property
-    def wide_steps(self) -> int:
-        """Rows that are float32 at a time on their way to bfloat16."""
-        return min(self.L, _WIDE_STEPS)
-
-    @property
-    def padded(self) -> int:
-        """Steps of whole chunks."""
-        return chunks_of(self.L) * STEPS
-
-    @property
-    def given_bytes(self) -> int:
-        """Of a sequence's inputs."""
-        return self.L * self.H * (_FLOAT if self.narrowed else self.number)
-
-    @property
-    def out_number(self) -> int:
-        """Bytes of a number of the outputs."""
-        return _FLOAT if self.normed else self.number
-
-    @property
-    def past(self) -> int:
-        """Bytes of a sequence's window."""
-        return self.d * (self.K - 1) * _FLOAT
-
-    @property
-    def carried(self) -> int:
-        """Floats of a sequence's state."""
-        return self.N * self.d
-
-    @property
-    def strides(self) -> list[Word]:
-        """Of B, C and z, from sequence to sequence, where there is one, and from step to step."""
-        return [0, self.chosen, 0, self.chosen, 0, 2 * self.d]
-
-    @property
-    def recurrence(self) -> list[Word]:
-        """Batch, L, N and blocks of channels, for one sequence."""
-        return [1, self.L, self.N, self.d // LANES]
-
-    @property
-    def convolution(self) -> list[Word]:
-        """What both of its kernels begin with: one sequence in one group, through SiLU, of rows of xz."""
-        flags = [int(self.biased), int(self.windowed)]
-        return [1, self.L, self.d, self.K, 1, 1, 0, 2 * self.d, *flags]
 
 
 class Rows(NamedTuple):
@@ -220,13 +117,13 @@ def forward_program(s: Sizes, keep: bool) -> Program:
     at = Rows.of(program, s, given, program.kept if keep else program.room, keep=keep)
     final = program.operand("final", per_item=s.past)
     carry = program.operand("carry", per_item=s.carried * _FLOAT)
-    out = program.operand("out", per_item=s.L * s.H * s.out_number)
+    out = Matrix(program.operand("out", per_item=s.L * s.H * s.out_number), s.L, s.H, s.H)
     add_forward(program, s, at, final, carry, out, keep=keep)
     return program
 
 
 def add_forward(
-    program: Program, s: Sizes, at: Rows, final: Place, carry: Place, out: Place, *, keep: bool
+    program: Program, s: Sizes, at: Rows, final: Place, carry: Place, out: Matrix, *, keep: bool
 ) -> None:
     """Let items pass a layer next.
 
@@ -236,16 +133,9 @@ def add_forward(
         at: Its rows and operands.
         final: Where the convolution's last inputs go.
         carry: The state before the first step, which becomes that after the last.
-        out: Where outputs go.
+        out: Where outputs go, ``(L, H)``.
         keep: Whether what the backward pass reads is wanted.
     """
-    with program.passing():
-        _add_forward(program, s, at, final, carry, Matrix(out, s.L, s.H, s.H), keep)
-
-
-def _add_forward(
-    program: Program, s: Sizes, at: Rows, final: Place, carry: Place, out: Matrix, keep: bool
-) -> None:
     wide = program.room(s.wide_steps * max(2 * s.d, s.chosen), _FLOAT) if s.half else None
     multiply = partial(_multiply, program, s, wide)
     if s.normed:
@@ -276,137 +166,6 @@ def _add_forward(
         multiply(at.y, at.out_weight.T, out)
 
 
-class _Part(NamedTuple):
-    """A part of a worker's sums: where it begins, in floats, and its shape."""
-
-    start: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def of(self, sums: Tensor) -> Tensor:
-        """The part of a tensor of sums."""
-        return sums.as_strided(self.shape, self.strides, self.start)
-
-
-class _Taking:
-    """Gives parts, one behind the other, each from whole vectors on."""
-
-    def __init__(self, start: int) -> None:
-        self.end = start
-
-    def __call__(self, *shape: int) -> _Part:
-        strides = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        part = _Part(self.end, shape, strides)
-        self.end += -(-prod(shape) // LANES) * LANES
-        return part
-
-
-class Sums(NamedTuple):
-    """What a worker adds up: gradients of parameters, those of filters and channels in the kernels' order."""
-
-    in_weight: _Part
-    filters: _Part  # and their bias
-    select: _Part
-    dt_weight: _Part
-    channels: _Part  # of A, of the time steps' weights if of low rank, of D and of their bias
-    out_weight: _Part
-    norm_weight: _Part
-    end: int
-
-    @classmethod
-    def of(cls, s: Sizes, start: int = 0) -> "Sums":
-        """One behind the other from ``start`` on."""
-        part = _Taking(start)
-        return cls(
-            in_weight=part(2 * s.d, s.H),
-            filters=part(s.K + 1, s.d),
-            select=part(s.chosen, s.d),
-            dt_weight=part(0 if s.low else s.d, s.rank),
-            channels=part(s.d // LANES, s.N + s.low + 2, LANES),
-            out_weight=part(s.H, s.d),
-            norm_weight=part(s.H),
-            end=part.end,
-        )
-
-
-class Gradients(NamedTuple):
-    """Gradients of a layer's parameters, of the shapes that these have, one behind the other."""
-
-    in_weight: _Part
-    filters: _Part
-    filter_bias: _Part
-    select: _Part
-    dt_weight: _Part
-    dt_bias: _Part
-    A_log: _Part
-    D: _Part
-    out_weight: _Part
-    norm_weight: _Part
-    end: int
-
-    @classmethod
-    def of(cls, s: Sizes, start: int = 0) -> "Gradients":
-        """From ``start`` on."""
-        take = _Taking(start)
-        return cls(
-            in_weight=take(2 * s.d, s.H),
-            filters=take(s.d, 1, s.K),
-            filter_bias=take(s.d),
-            select=take(s.chosen, s.d),
-            dt_weight=take(s.d, s.rank),
-            dt_bias=take(s.d),
-            A_log=take(s.d, s.N),
-            D=take(s.d),
-            out_weight=take(s.H, s.d),
-            norm_weight=take(s.H),
-            end=take.end,
-        )
-
-
-def add_gathering(program: Program, s: Sizes, sums: Sums, parts: Parts, to: Gathered, rates: Place) -> None:
-    """Gradients of a layer's parameters next, from what all workers have added up.
-
-    Args:
-        program: Where to.
-        s: Sizes of the layer.
-        sums: Where its parts of the sums begin.
-        parts: All workers' sums.
-        to: Where gradients go, from the beginning of :class:`Gradients` on that begin at 0.
-        rates: A, as the layer's other programs read it.
-    """
-    to_parts = Gradients.of(s)
-
-    def gather(
-        source: _Part, block: tuple[int, int, int], rows: tuple[int, int], out: _Part, by: Place | None = None
-    ) -> None:
-        here = parts._replace(place=parts.place.plus(source.start * _FLOAT))
-        program.gather(here, block, rows, to._replace(out=to.out.plus(out.start * _FLOAT), rates=by))
-
-    for name in ("in_weight", "select", "out_weight", "norm_weight"):
-        source = getattr(sums, name)
-        gather(source, (1, 1, prod(source.shape)), (0, 1), getattr(to_parts, name))
-    filters, channels = (1, s.K + 1, s.d), (s.d // LANES, s.N + s.low + 2, LANES)
-    gather(sums.filters, filters, (0, s.K), to_parts.filters)
-    gather(sums.filters, filters, (s.K, 1), to_parts.filter_bias)
-    gather(sums.channels, channels, (0, s.N), to_parts.A_log, rates)
-    if s.low:
-        gather(sums.channels, channels, (s.N, s.low), to_parts.dt_weight)
-    else:
-        gather(sums.dt_weight, (1, 1, s.d * s.rank), (0, 1), to_parts.dt_weight)
-    gather(sums.channels, channels, (s.N + s.low, 1), to_parts.D)
-    gather(sums.channels, channels, (s.N + s.low + 1, 1), to_parts.dt_bias)
-
-
-@lru_cache(maxsize=64)
-def gathering_program(s: Sizes, workers: int) -> Program:
-    """From the sums of workers, rates and a factor to gradients of the parameters, ``flat``."""
-    program, sums = Program(), Sums.of(s)
-    parts = Parts(program.operand("sums"), workers, sums.end)
-    to = Gathered(program.operand("flat"), program.operand("factor"))
-    add_gathering(program, s, sums, parts, to, program.operand("A"))
-    return program
-
-
 class Pulled(NamedTuple):
     """Places of gradients: what the backward pass begins with and what it makes.
 
@@ -434,13 +193,12 @@ def backward_program(s: Sizes, told: bool) -> Program:
     """From gradients of outputs to all others; ``told``: whether there is one of the final window."""
     program, sums = Program(), Sums.of(s)
     at = Rows.of(program, s, program.operand("given", per_item=s.given_bytes), program.kept, keep=True)
-    u_number = s.number if s.half and not s.narrowed else _FLOAT
     pulled = Pulled(
         out=program.operand("grad_out", per_item=s.L * s.H * s.out_number),
         final=program.operand("grad_final", per_item=s.past),
         window=program.operand("grad_window", per_item=s.past),
         carry=program.operand("carry", per_item=s.carried * _FLOAT),
-        u=program.operand("grad_u", per_item=s.L * s.H * u_number),
+        u=program.operand("grad_u", per_item=s.given_bytes),
         sums=program.sums(sums.end),
         told=told,
     )
@@ -450,13 +208,7 @@ def backward_program(s: Sizes, told: bool) -> Program:
 
 def add_backward(program: Program, s: Sizes, at: Rows, sums: Sums, pulled: Pulled) -> None:
     """Let items pass a layer's backward pass next, which adds to the parts ``sums`` of a worker's sums."""
-    with program.passing():
-        _add_backward(program, s, at, sums, pulled)
-
-
-def _add_backward(program: Program, s: Sizes, at: Rows, sums: Sums, pulled: Pulled) -> None:
     given, total = pulled.out, pulled.sums
-    u_number = s.number if s.half and not s.narrowed else _FLOAT
     grad_u = Matrix(pulled.u, s.L, s.H, s.H)
     wide = program.room(s.wide_steps * max(s.d, s.H), _FLOAT) if s.half else None
     rounded = s.normed and s.half
@@ -469,7 +221,7 @@ def _add_backward(program: Program, s: Sizes, at: Rows, sums: Sums, pulled: Pull
     grown = Matrix(program.room(s.chosen * s.padded, _FLOAT), s.chosen, s.L, s.padded)
     turned = grown if wide is None else grown._replace(place=program.room(s.chosen * s.padded, s.number))
 
-    def add_up(a: Matrix, b: Matrix, part: _Part) -> None:
+    def add_up(a: Matrix, b: Matrix, part: Part) -> None:
         c = Matrix(total.plus(part.start * _FLOAT), a.rows, b.columns, b.columns)
         program.multiply(a, b, c, s.dtype, accumulate=True)
 
@@ -517,7 +269,7 @@ def _add_backward(program: Program, s: Sizes, at: Rows, sums: Sums, pulled: Pull
             ],
         )  # fmt: skip
         program.copy(given, grad_u.place, s.L * s.H, accumulate=True)
-    elif u_number == _FLOAT:
+    elif s.narrowed or not s.half:
         program.multiply(grad_xz, at.in_weight, grad_u, s.dtype)
     else:
         multiply(grad_xz, at.in_weight, grad_u)

@@ -11,13 +11,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from compressm.layers.mamba_programs import (
-    Gradients,
-    Sizes,
-    backward_program,
-    forward_program,
-    gathering_program,
-)
+from compressm.layers.mamba_gradients import Gradients, gathering_program
+from compressm.layers.mamba_programs import backward_program, forward_program
+from compressm.layers.mamba_sizes import Sizes
 from compressm.scan.runtime import STORED, Kernel, run_kernel, workers_share
 from compressm.scan.runtime.program import can_multiply
 from compressm.scan.runtime.tracing import observed, plain
@@ -115,25 +111,6 @@ class LayerOperands(NamedTuple):
             and (self.window is None or self.window.shape == (batch, d, K - 1))
             and (self.state is None or self.state.shape == (batch, d, N))
         )
-
-
-class LayerGradients(NamedTuple):
-    """Gradients of :class:`LayerOperands`, in their order; None of what is not made."""
-
-    u: Tensor | None
-    in_weight: Tensor
-    filters: Tensor
-    filter_bias: Tensor
-    select: Tensor
-    dt_weight: Tensor
-    dt_bias: Tensor
-    A_log: Tensor
-    D: Tensor
-    out_weight: Tensor
-    window: Tensor | None
-    state: Tensor | None
-    norm_weight: Tensor
-    eps: None
 
 
 def mamba_by_sequences(given: LayerOperands, *, final_state: bool = True) -> tuple[Tensor, Tensor, Tensor]:
@@ -254,17 +231,23 @@ def _pull(
     flat = A.new_empty(parts.end)
     gathering_program(s, workers).run({"sums": sums, "flat": flat, "factor": _ONE, "A": A}, 1, 1)
     grad_state = None if given.state is None else unpack(carry, s.d)
-    found = layer_gradients(flat, parts)._replace(u=grad_u, window=grad_window, state=grad_state)
+    found = layer_gradients(flat, parts, u=grad_u, window=grad_window, state=grad_state)
     return tuple(
         None if grad is None or x is None else grad if grad.dtype == x.dtype else grad.to(x.dtype)
         for grad, x in zip(found, given, strict=True)
     )
 
 
-def layer_gradients(flat: Tensor, parts: Gradients) -> LayerGradients:
-    """Gradients of a layer's parameters, as parts of what :func:`gathering_program` has made."""
-    of = {name: part.of(flat) for name, part in zip(parts._fields[:-1], parts[:-1], strict=True)}
-    return LayerGradients(u=None, window=None, state=None, eps=None, **of)
+def layer_gradients(flat: Tensor, parts: Gradients, **others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Gradients of :class:`LayerOperands` in their order, None of what is not made.
+
+    Args:
+        flat: What :func:`gathering_program` has made of the parameters'.
+        parts: Where they are in it.
+        others: Of what is no parameter, by name.
+    """
+    made = {name: part.of(flat) for name, part in zip(parts._fields[:-1], parts[:-1], strict=True)} | others
+    return tuple(made.get(name) for name in LayerOperands._fields)
 
 
 def _like(x: Tensor, dtype: torch.dtype) -> Tensor:

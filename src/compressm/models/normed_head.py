@@ -84,7 +84,7 @@ class HeadSizes(NamedTuple):
     @property
     def number(self) -> int:
         """Bytes of a number of a product's operands."""
-        return 2 if self.half else _FLOAT
+        return self.dtype.itemsize
 
 
 class _Head(torch.autograd.Function):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from compressm.scan.runtime.arrays import ZERO, array, copy_row, rows, scratch
+from compressm.scan.runtime.arrays import ZERO, array, copy_row, rows, scratch, zero
 from compressm.scan.runtime.functions import LOG2_E, exp2
 from compressm.scan.runtime.pointers import compiled, float64_pointer, int64_pointer
 from compressm.scan.runtime.vectors import below, load, put, spread, store
@@ -101,7 +101,7 @@ def cross_entropy(arguments: Any) -> None:
     for t in range(L):
         row, target = logits[t], targets[t]
         if target < 0 or target >= V:
-            _scale_to_zero(row)
+            zero(row)
             continue
         for c in range(V, W):
             put(row, c, _LOWEST)
@@ -122,9 +122,3 @@ def cross_entropy(arguments: Any) -> None:
             _scale(row, factor / mass)
             row[target] -= factor
     loss[0], hits[0] = total + np.log(product), found
-
-
-@compiled
-def _scale_to_zero(row: Any) -> None:
-    for c in range(0, row.size, LANES):
-        store(row, c, spread(ZERO))

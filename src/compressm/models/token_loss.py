@@ -13,18 +13,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from compressm.layers.mamba_programs import (
-    Gradients,
-    Pulled,
-    Rows,
-    Sizes,
-    Sums,
-    add_backward,
-    add_forward,
-    add_gathering,
-    forward_program,
-)
+from compressm.layers.mamba_gradients import Gradients, Sums, add_gathering
+from compressm.layers.mamba_programs import Pulled, Rows, add_backward, add_forward, forward_program
 from compressm.layers.mamba_sequences import LayerOperands, layer_gradients, prepared
+from compressm.layers.mamba_sizes import Sizes
 from compressm.layers.rms_norm import number
 from compressm.models.normed_head import HeadRows, HeadSizes, add_head, add_head_backward
 from compressm.scan.runtime import Kernel
@@ -78,9 +70,8 @@ class _Shape(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """Where the parameters' gradients are, in the sums of a worker or all together."""
+    """Where the parameters' gradients are, in the sums of a worker or all together: embeddings first."""
 
-    embeddings: int
     norm_weight: int
     layers: tuple[Any, ...]  # Sums or Gradients
     end: int
@@ -94,7 +85,7 @@ class _Parts(NamedTuple):
         for sizes in shape.layers:
             found.append(kind.of(sizes, end))
             end = found[-1].end
-        return cls(0, norm_weight, tuple(found), end)
+        return cls(norm_weight, tuple(found), end)
 
 
 @lru_cache(maxsize=64)
@@ -119,7 +110,7 @@ def _program(shape: _Shape, differentiate: bool) -> Program:
             with program.passing():
                 final, carry = program.room(s.past, 1), program.room(s.carried, _FLOAT)
                 program.clear(carry, s.carried)
-                add_forward(program, s, at, final, carry, after, keep=differentiate)
+                add_forward(program, s, at, final, carry, Matrix(after, L, H, H), keep=differentiate)
         passed.append((s, at))
         x, other = after, x
     rows = HeadRows.of(program, head, x, program.room)
@@ -131,8 +122,7 @@ def _program(shape: _Shape, differentiate: bool) -> Program:
         return program
     sums = program.sums(parts.end)
     grad, other = stream(), stream()
-    weight = sums.plus(parts.embeddings * _FLOAT)
-    add_head_backward(program, head, rows, logits, grad, weight, sums.plus(parts.norm_weight * _FLOAT))
+    add_head_backward(program, head, rows, logits, grad, sums, sums.plus(parts.norm_weight * _FLOAT))
     for (s, at), part in reversed(list(zip(passed, parts.layers, strict=True))):
         with program.passing():
             carry = program.room(s.carried, _FLOAT)
@@ -140,7 +130,7 @@ def _program(shape: _Shape, differentiate: bool) -> Program:
             pulled = Pulled(grad, nothing, nothing, carry, other, sums, told=False)
             add_backward(program, s, at, part, pulled)
         grad, other = other, grad
-    program.add(_EMBED_BACKWARD, [L, H, V, tokens, grad, weight])
+    program.add(_EMBED_BACKWARD, [L, H, V, tokens, grad, sums])
     return program
 
 

@@ -66,10 +66,6 @@ class Objective(ABC):
         outputs = self.forward(model, batch)
         return self.loss(outputs, batch.targets), self.accuracy(outputs.detach(), batch.targets)
 
-    def measure(self, model: Model, batch: Batch) -> Sums:
-        """What a batch adds to the sums from which :meth:`score` is made, float64."""
-        return self.sums(self.forward(model, batch), batch.targets)
-
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What is minimised, a mean: cross entropy in nats."""
         return F.cross_entropy(outputs, targets)
@@ -78,8 +74,9 @@ class Objective(ABC):
         """Share of right answers in a batch; None where nothing is right or wrong."""
         return (outputs.argmax(dim=1) == targets).float().mean()
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
-        """What outputs add to the sums from which :meth:`score` is made, float64."""
+    def measure(self, model: Model, batch: Batch) -> Sums:
+        """What a batch adds to the sums from which :meth:`score` is made, float64."""
+        outputs, targets = self.forward(model, batch), batch.targets
         return {
             "loss": F.cross_entropy(outputs, targets, reduction="sum").double(),
             "right": (outputs.argmax(dim=1) == targets).sum().double(),
@@ -210,9 +207,9 @@ class Regression(Objective):
         del outputs, targets
         return None
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> Sums:
+    def measure(self, model: Model, batch: Batch) -> Sums:
         """Errors and targets, squared and summed for each channel."""
-        wanted = targets.double().flatten(0, -2)
+        outputs, wanted = self.forward(model, batch), batch.targets.double().flatten(0, -2)
         return {
             "error": (outputs.double().flatten(0, -2) - wanted).square().sum(0),
             "targets": wanted.sum(0),

@@ -6,7 +6,7 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.pointers import compiled, float32_pointer
-from compressm.scan.runtime.vectors import item, load, load_octet, put, store
+from compressm.scan.runtime.vectors import item, load, load_octet, put, spread, store
 from compressm.scan.runtime.widths import LANES, OCTET
 
 ZERO = np.float32(0.0)
@@ -31,6 +31,16 @@ def scratch(size: Any) -> Any:
     buffer = np.zeros(size + _LINE // 4, np.float32)
     start = (_LINE - buffer.ctypes.data % _LINE) % _LINE // 4
     return buffer[start : start + size]
+
+
+@compiled
+def zero(numbers: Any) -> None:
+    """Make all numbers of an array zero, whole vectors of them at once."""
+    whole = numbers.size // LANES * LANES
+    for i in range(0, whole, LANES):
+        store(numbers, i, spread(ZERO))
+    for i in range(whole, numbers.size):
+        numbers[i] = ZERO
 
 
 @compiled

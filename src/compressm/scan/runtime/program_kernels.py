@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from compressm.scan.runtime.arrays import ZERO, array
+from compressm.scan.runtime.arrays import ZERO, array, zero
 from compressm.scan.runtime.pointers import (
     call,
     compiled,
@@ -19,16 +19,6 @@ from compressm.scan.runtime.vectors import item, load, put, spread, store
 from compressm.scan.runtime.widths import LANES
 
 _ONE, _LN2 = np.float32(1.0), np.float32(0.6931471805599453)
-
-
-@compiled
-def _clear(numbers: Any) -> None:
-    """Make whole vectors of numbers zero, the last as far as it goes."""
-    whole = numbers.size // LANES * LANES
-    for i in range(0, whole, LANES):
-        store(numbers, i, spread(ZERO))
-    for i in range(whole, numbers.size):
-        numbers[i] = ZERO
 
 
 def run(arguments: Any) -> None:
@@ -51,7 +41,7 @@ def run(arguments: Any) -> None:
     )
     sums, count = array(words[9], words[11] * words[10]), words[10]
     for other in range(number, words[11], workers):
-        _clear(sums[other * count : (other + 1) * count])
+        zero(sums[other * count : (other + 1) * count])
     memory = np.empty(2 + words[8], np.int64)
     memory[0], memory[1] = 0, 1
     for one in range(items * number // workers, items * (number + 1) // workers):
@@ -129,7 +119,7 @@ def add_narrow(arguments: Any) -> None:
 def clear(arguments: Any) -> None:
     """Zeros. Words: worker, workers, count; float32 numbers."""
     words = carray(arguments, (4,))
-    _clear(array(words[3], words[2]))
+    zero(array(words[3], words[2]))
 
 
 @compiled
