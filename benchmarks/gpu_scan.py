@@ -256,14 +256,20 @@ def cut_into_chunks(batch: int, L: int, N: int) -> int:
 
 
 def selective_passes(sizes: tuple[int, int, int, int], generator: torch.Generator) -> Passes:
+    from compressm.scan.selective.triton import Cut
+
     (batch, L, d, N), run = sizes, selective_runs(softplus=True)
     given = selective_operands(*sizes, "cuda", generator, state=False)
     y, _ = run("scan", *given)
     weight = torch.randn_like(y)
     tiles, shared = batch * L * d, 8 * batch * L * N
     least = (16 * tiles + shared, 28 * tiles + 2 * shared)
-    # See compressm.scan.selective.triton; its groups of channels share gradients of B and C at this size.
-    moved = (24 * tiles + tiles * N // 2 + shared, 44 * tiles + tiles * 3 * N // 4 + 2 * shared)
+    # See compressm.scan.selective.triton; where time is cut, all segments but one are read twice.
+    again = [1 - 1 / cut.segments for cut in (Cut.forward(given[0]), Cut.backward(given[0]))]
+    moved = (
+        int((16 + N / 8 + 8 * again[0]) * tiles) + shared,
+        int((32 + 3 * N / 8 + 12 * again[1]) * tiles) + 2 * shared,
+    )
     return Passes(
         lambda: run("scan", *given),
         lambda: torch.autograd.grad(y, given, weight, retain_graph=True),

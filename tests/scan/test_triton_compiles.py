@@ -18,10 +18,15 @@ SSD = importlib.import_module("compressm.scan.ssd.triton")
 POINTWISE, SKIP = (
     importlib.import_module(f"compressm.{name}_triton") for name in ("models.pointwise", "layers.skip")
 )
-INTEGERS = {"M", "count", "threshold", "L", "d", "N", "blocks", "steps", "chunks", "parts", "heads", "K", "V"}
+INTEGERS = {"M", "count", "threshold", "L", "d", "N", "blocks", "steps", "chunks", "heads", "K", "V"}
+INTEGERS |= {"segments", "length", "span"}
 STATES = {"BLOCK": LTI.MAX_BLOCK, "STAGES": LTI.STAGES}
-TILES = {name: SELECTIVE._TILES[name] for name in ("STEPS", "BLOCK", "STAGES")}
-GATED = TILES | {"SOFTPLUS": True, "GATED": True}
+TILES = {name: SELECTIVE._TILES[name] for name in ("STEPS", "BLOCK")} | {"PERIOD": SELECTIVE.PERIOD}
+GATED = TILES | {"SOFTPLUS": True, "GATED": True, "EVEN": False, "d": 1000}
+CARRY = {name: SELECTIVE._CARRY[name] for name in ("BLOCK", "STAGES")}
+FORTH, BACK = (
+    SimpleNamespace(kernels=kernels) for kernels in (SELECTIVE.triton_kernels, SELECTIVE.triton_gradients)
+)
 PIECES: dict[str, dict[str, Any]] = {
     "K": {"BLOCK_K": 32},
     "V": {"BLOCK_V": 32},
@@ -42,14 +47,10 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "lti carry": (LTI, STATES | {"LOG_STEPS": 6, "ADJOINT": True}, LTI._LAUNCH),
     "lti states": (LTI, STATES | {"FLIP": False}, LTI._LAUNCH),
     "lti adjoint": (LTI, STATES | {"FLIP": True}, LTI._LAUNCH),
-    "selective chunk_ends": (SELECTIVE, GATED | {"ADJOINT": True}, SELECTIVE._TILES),
-    "selective carry": (SELECTIVE, {"BLOCK": 128, "STAGES": 4, "ADJOINT": True}, SELECTIVE._CARRY),
-    "selective outputs": (SELECTIVE, GATED, SELECTIVE._TILES),
-    "selective gradients": (
-        SELECTIVE,
-        GATED | {"STAGES": SELECTIVE._GRADIENTS["STAGES"]},
-        SELECTIVE._GRADIENTS,
-    ),
+    "selective segment_ends": (FORTH, GATED | {"ADJOINT": True}, SELECTIVE._TILES),
+    "selective carry": (FORTH, {"d": 1000, "ADJOINT": True} | CARRY, SELECTIVE._CARRY),
+    "selective outputs": (FORTH, GATED | {"KEEP": True}, SELECTIVE._TILES),
+    "selective gradients": (BACK, GATED, SELECTIVE._GRADIENTS),
     "ssd chunk_ends": (SSD, VECTOR["K, V"] | FUTURE, SSD._TILES),
     "ssd chunk_ends, scalar": (SSD, SCALAR["K, V"] | dict.fromkeys(FUTURE, False), SSD._TILES),
     "ssd carry": (SSD, FUTURE | {"BLOCK": SSD.CARRY_BLOCK, "STAGES": 4}, SSD._CARRY),
@@ -71,20 +72,26 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("ones", [False, True], ids=["sizes", "sizes of 1"])
+IN_REGISTERS = {"selective segment_ends", "selective outputs", "selective gradients"}
+
+
+@pytest.mark.parametrize("sizes", ["any", "of 1", "multiples of 16"])
 @pytest.mark.parametrize("name", KERNELS)
 def test_compiles_for_hopper_without_spills(
-    name: str, ones: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, sizes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     module, constants, launch = KERNELS[name]
     kernel = getattr(module.kernels, name.split()[1].rstrip(","))
-    if ones:
-        # Triton makes a constant of every integer that is 1, and compiles the kernel for it.
+    if sizes == "of 1":
+        # Triton makes a constant of every integer that is 1, and compiles the kernel for it, as it does for
+        # integers that 16 divides.
         constants = constants | dict.fromkeys(INTEGERS & set(kernel.arg_names), 1)
         constants |= {name: value for name, value in SMALLEST.items() if name in constants}
-    cubin = compiled(kernel, constants, launch).asm["cubin"]
-    (tmp_path / "kernel.cubin").write_bytes(cubin)
+    made = compiled(kernel, constants, launch, whole=sizes == "multiples of 16")
+    # Tiles whose columns are threads exchange nothing through shared memory; another layout would.
+    assert name not in IN_REGISTERS or made.metadata.shared == 0
+    (tmp_path / "kernel.cubin").write_bytes(made.asm["cubin"])
     usage = subprocess.run(
         [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(tmp_path / "kernel.cubin")],
         check=True, capture_output=True, text=True,
@@ -92,14 +99,20 @@ def test_compiles_for_hopper_without_spills(
     assert "STACK:0 " in usage, usage
 
 
-def compiled(kernel: Any, constants: dict[str, Any], launch: dict[str, Any]) -> Any:
-    """The kernel for aligned float32 operands."""
+def compiled(kernel: Any, constants: dict[str, Any], launch: dict[str, Any], *, whole: bool) -> Any:
+    """The kernel for aligned float32 operands, and sizes that 16 divides if they are ``whole``."""
     names = kernel.arg_names
     types = {name: "i32" if name in INTEGERS else "*fp32" for name in names}
-    special = {"slopes": "*fp64", "moments": "*fp64", "seed": "*i64", "scale": "fp32", "eps": "fp32"}
+    special = {"slopes": "*fp64", "moments": "*fp64", "seed": "*i64", "span": "i64"}
+    special |= {"scale": "fp32", "eps": "fp32"}
+    loose = kernel.do_not_specialize_on_alignment
     types |= {name: kind for name, kind in special.items() if name in names}
     types |= dict.fromkeys(constants, "constexpr")
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if (types[name].startswith("*") and name not in loose) or (whole and types[name] in ("i32", "i64"))
+    }
     source = triton.compiler.ASTSource(
         kernel, types, {(names.index(name),): value for name, value in constants.items()}, aligned
     )

@@ -13,10 +13,12 @@ from compressm.scan.selective import arguments, ops
 
 MODULE = "compressm.scan.selective.triton"
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "state")
-CASES = {  # batch, L, d, N; steps and channels of a tile, programs wanted
-    "chunks, the last short": ((2, 5, 3, 5), 4, 2, 100),
-    "blocks of channels to one program": ((1, 5, 5, 2), 4, 2, 1),
-    "one step": ((1, 1, 1, 12), 2, 1, 100),
+CASES = {  # batch, L, d, N; steps of a tile forward and backward and of a period; programs wanted
+    "segments, the last short, an odd N": ((2, 13, 3, 3), (4, 2, 8), 100),
+    "one segment, two blocks of channels": ((2, 11, 70, 2), (4, 4, 8), 1),
+    "segments of two periods": ((1, 16, 33, 1), (2, 4, 4), 3),
+    "one step": ((1, 1, 1, 12), (2, 1, 4), 100),
+    "as on a card": ((1, 35, 3, 2), (16, 16, 32), 4),
 }
 Interpreted = Callable[..., tuple[Any, ...]]
 
@@ -25,14 +27,16 @@ def found(
     interpreted: Interpreted,
     given: dict[str, Tensor],
     through: str,
-    tile: tuple[int, int, int],
+    steps: tuple[int, int, int],
+    programs: int,
     softplus: bool,
 ) -> dict[str, Tensor]:
     """Outputs, final state and gradients, with the weights of the oracle's ``gradients``."""
-    steps, block, programs = tile
-    sizes = {"STEPS": steps, "BLOCK": block}
-    settings: dict[str, Any] = {**sizes, "_TILES": sizes, "_GRADIENTS": sizes, "programs": programs}
-    settings |= {"CARRY_BLOCK": 4, "_CARRY": {"BLOCK": 4}}
+    forward, backward, period = steps
+    settings: dict[str, Any] = {"PERIOD": period, "programs": programs, "_CARRY": {"BLOCK": 4}}
+    # Sums of two blocks of lanes to a tile are made by no setting of ours, and could be.
+    block = 64 if given["u"].shape[2] > 64 else 32
+    settings |= {"_TILES": {"STEPS": forward}, "_GRADIENTS": {"STEPS": backward, "BLOCK": block}}
     *operands, state = (given[name].detach() if name in given else None for name in NAMES)
     y, final, plain, before = interpreted(
         MODULE, "scan_forward", (*operands, state), settings, softplus=softplus, keep=True
@@ -54,14 +58,14 @@ def found(
 def test_outputs_and_every_gradient_match_the_definition(
     oracle: SimpleNamespace,
     interpreted: Interpreted,
-    case: tuple[tuple[int, ...], int, int, int],
+    case: tuple[tuple[int, ...], tuple[int, int, int], int],
     softplus: bool,
 ) -> None:
-    shape, *tile = case
+    shape, steps, programs = case
     for optional, through in ((("D", "z", "delta_bias", "state"), "both"), ((), "y"), (("state",), "final")):
         given = oracle.operands(*shape, torch.float32, given=optional)
         wanted = oracle.gradients(oracle.naive, oracle.wide(given), through=through, delta_softplus=softplus)
-        made = found(interpreted, given, through, tuple(tile), softplus)
+        made = found(interpreted, given, through, steps, programs, softplus)
         wrong = {k: e for k, e in oracle.errors(made, wanted).items() if not e <= 1e-5}
         assert not wrong, (through, wrong)
 
@@ -89,7 +93,7 @@ def test_cuda_tensors_are_traced_without_a_device(gated: bool) -> None:
         grads = ops.selective_scan_backward_op(y, final, *given[:-1], plain, before, True)
     sizes[6] = sizes[6] if gated else (0,)
     assert [tuple(x.shape) for x in (y, final, *grads)] == [(2, 40, 5), (2, 5, 3), *sizes]
-    assert (plain.numel(), before.numel()) == (0, 2 * 2 * 3 * 5)
+    assert (plain.numel(), before.numel()) == (0, 2 * 2 * 4 * 5)
     assert {x.device.type for x in (y, final, plain, before, *grads)} == {"cuda"}
 
 
@@ -98,6 +102,6 @@ def test_weak_and_strong_decays_keep_their_digits(oracle: SimpleNamespace, inter
     given["A"] = torch.tensor([[-1e-4, -1.0, 0.0], [-128.0, -1e4, -3.0]]).requires_grad_()
     given["delta"] = (given["delta"].detach() - 7).requires_grad_()
     wanted = oracle.gradients(oracle.naive, oracle.wide(given), delta_softplus=True)
-    made = found(interpreted, given, "both", (4, 2, 100), True)
+    made = found(interpreted, given, "both", (4, 2, 4), 100, True)
     wrong = {k: e for k, e in oracle.errors(made, wanted).items() if not e <= 3e-6}
     assert not wrong

@@ -1,56 +1,52 @@
-"""The selective recurrence on a CUDA device: chunks of time side by side, in Triton.
+"""The selective recurrence on a CUDA device, in Triton.
 
-Time is cut into chunks of 32 steps. A first kernel finds what leaves each chunk if nothing enters it, a
-second carries that from chunk to chunk, and a third computes outputs from what enters. Backward the same
-three steps run against time; the third computes the states of a chunk anew from what entered it, which is all
-that the forward pass keeps: ``4 N d`` bytes for 32 steps. Inside a chunk, time is a scan in registers, and
-states follow one after the other, so N is padded to nothing: 12 states cost 12/16 of 16. Channels are padded
-to blocks of 32, but padding is neither read nor written.
+A lane of a warp is a channel and goes through time with all steps of a tile in its registers, one state n
+after the other: of a state and a step, forward, that is four arithmetic instructions and an exponential, and
+nothing is exchanged between threads. Where sequences and channels make too few warps to keep the device busy,
+time is cut into segments: a first kernel finds what leaves each segment if nothing enters it, a second
+carries that from segment to segment, and a third computes outputs from what enters. Backward the same three
+steps run against time. States are computed anew from those before every 32nd step, which is all that the
+forward pass keeps: ``N / 8`` bytes for a step and channel. N is padded to an even number, channels to blocks
+of 32; padding is computed, but neither read nor written.
 
-Bytes per step and channel, in float32. Forward: 8 read and N / 8 written by the first kernel, N / 4 by the
-carry, 12 (with a gate 16) and N / 8 by the third. Backward: 8 (12) and N / 8, N / 4, then 24 (32) and
-3 N / 8, beside the gradients of B and C, which each group of channel blocks writes for itself: at most N / 2.
-An exponential per state and step is taken twice forward and three times backward; at 16 per clock and
-multiprocessor these, not memory, bound the kernels from about N = 16 on. Sums over sequences, chunks and
-groups are made by PyTorch in a fixed order: results repeat bit for bit.
+Bytes per step and channel, in float32. Forward: 12 (with a gate 16) and ``N / 8``; where time is cut, 8 more.
+Backward: 24 (32) and ``N / 8`` for states and ``N / 4`` for the gradients of B and C, which each block of
+channels writes for itself; where time is cut, 8 (12) more. Exponentials per state and step: one forward and
+two backward, and one more each where time is cut; a multiprocessor makes 16 a clock, so these, not memory,
+bound the kernels from about N = 16 on. Sums over sequences, segments and blocks are made by PyTorch in a
+fixed order: results repeat bit for bit.
 """
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from compressm.scan.selective import triton_kernels as kernels
+from compressm.scan.selective import triton_gradients, triton_kernels
 from compressm.scan.selective.cpu import LOG2_E, Gradients
 
-STEPS = 32
-BLOCK = 32
-CARRY_BLOCK = 128
-PROGRAMS_PER_MULTIPROCESSOR = 32
+PERIOD = 32  # steps from one kept state to the next
+PROGRAMS_PER_MULTIPROCESSOR = 12
 
-# Eight elements of a tile to a thread, and four backward: with more, registers run out. That products and
-# sums are rounded once is said because Triton's default is about to change.
-_TILES: dict[str, Any] = {
-    "STEPS": STEPS,
-    "BLOCK": BLOCK,
-    "STAGES": 3,
-    "num_warps": 4,
-    "enable_fp_fusion": True,
-}
-_GRADIENTS: dict[str, Any] = {**_TILES, "STAGES": 2, "num_warps": 8}
-_CARRY: dict[str, Any] = {"BLOCK": CARRY_BLOCK, "STAGES": 4, "num_warps": 1, "enable_fp_fusion": True}
+# A thread holds 16 elements of a tile. That products and sums are rounded once is said because Triton's
+# default is about to change.
+_LAUNCH: dict[str, Any] = {"num_warps": 1, "enable_fp_fusion": True}
+_TILES: dict[str, Any] = {"STEPS": 16, "BLOCK": 32, **_LAUNCH}
+_GRADIENTS: dict[str, Any] = {**_TILES}
+_CARRY: dict[str, Any] = {"BLOCK": 128, "STAGES": 4, **_LAUNCH}
 
 
 def programs_wanted(device: torch.device) -> int:
-    """Programs that keep a device busy."""
+    """Programs that keep a device busy: three warps for each of a multiprocessor's four schedulers."""
     return PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def kept_sizes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[int, int]:
-    """Elements that the backward pass starts from: none, and the states before each chunk."""
+    """Elements that the backward pass starts from: none, and the states before each period."""
     del gated  # outputs before the gate are computed anew
     batch, L, d = u.shape
-    return 0, batch * -(-L // STEPS) * N * d if keep else 0
+    return 0, batch * -(-L // PERIOD) * _even(N) * d if keep else 0
 
 
 class _Operands(NamedTuple):
@@ -78,22 +74,54 @@ class _Operands(NamedTuple):
             delta=delta.contiguous(),
             bias=none if bias is None else bias.contiguous(),
             z=u if z is None else z.contiguous(),
-            A=(A * LOG2_E).mT.contiguous(),
-            B=B.mT.contiguous(),
-            C=C.mT.contiguous(),
+            A=_states_first(A * LOG2_E),
+            B=_packed(B),
+            C=_packed(C),
             D=none if D is None else D.contiguous(),
             softplus=softplus,
             gated=z is not None,
         )
 
     @property
-    def sizes(self) -> tuple[int, int, int, int, int]:
-        """L, d, N, blocks of channels, chunks of time."""
-        _, L, d = self.u.shape
-        return L, d, self.A.shape[0], -(-d // BLOCK), -(-L // STEPS)
+    def states(self) -> int:
+        """N as the kernels have it: even."""
+        return self.A.shape[0]
 
-    def flags(self) -> dict[str, Any]:
-        return {"SOFTPLUS": self.softplus, "GATED": self.gated}
+    def constants(self, launch: dict[str, Any]) -> dict[str, Any]:
+        """What kernels are compiled for."""
+        _, L, d = self.u.shape
+        even = L % launch["STEPS"] == 0
+        flags = {"SOFTPLUS": self.softplus, "GATED": self.gated, "EVEN": even}
+        return {"d": d, "PERIOD": PERIOD, **flags, **launch}
+
+
+class Cut(NamedTuple):
+    """Segments of ``length`` steps, and the programs for one: a block of channels of a sequence to each."""
+
+    programs: int
+    segments: int
+    length: int
+
+    @classmethod
+    def forward(cls, u: Tensor) -> "Cut":
+        """Cutting time nearly doubles the work, which one warp in flight for most schedulers is worth."""
+        wanted = programs_wanted(u.device)
+        return cls._of(u, _TILES["BLOCK"], enough=wanted // 4, wanted=wanted)
+
+    @classmethod
+    def backward(cls, u: Tensor) -> "Cut":
+        """Cutting time adds a fifth to the work."""
+        wanted = programs_wanted(u.device)
+        return cls._of(u, _GRADIENTS["BLOCK"], enough=wanted, wanted=wanted)
+
+    @classmethod
+    def _of(cls, u: Tensor, block: int, *, enough: int, wanted: int) -> "Cut":
+        """One segment if that makes ``enough`` programs, else segments for ``wanted``, if there is time."""
+        batch, L, d = u.shape
+        programs, periods = batch * -(-d // block), -(-L // PERIOD)
+        segments = 1 if programs >= enough else min(periods, -(-wanted // programs))
+        length = -(-periods // segments)
+        return cls(programs, -(-periods // length), length * PERIOD)
 
 
 def scan_forward(
@@ -102,15 +130,16 @@ def scan_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Outputs, final state, nothing, and with ``keep`` the states that :func:`scan_backward` starts from."""
     given = _Operands.of(u, delta, A, B, C, D, z, bias, softplus)
-    (batch, *_), (*_, blocks, chunks) = u.shape, given.sizes
+    cut = Cut.forward(u)
+    _, kept = kept_sizes(u, A.shape[1], gated=False, keep=keep)
+    before, y = u.new_empty(kept), torch.empty_like(given.u)
     with torch.cuda.device(u.get_device()):
-        entering, final = _entering(given, given.u, given.B, state, adjoint=False)
-        y = torch.empty_like(given.u)
-        kernels.outputs[blocks * chunks, batch](
-            given.u, given.delta, given.bias, given.z, given.A, given.B, given.C, given.D, entering, y,
-            *given.sizes, **given.flags(), **_TILES,
+        entering = _entering(given, given.u, given.B, state, cut, adjoint=False)
+        triton_kernels.outputs[cut.programs, cut.segments](
+            given.u, given.delta, given.bias, given.z, given.A, given.B, given.C, given.D, entering, before,
+            y, u.shape[1], given.states, cut.length, KEEP=keep, **given.constants(_TILES),
         )  # fmt: skip
-    return y, final, u.new_empty(0), entering.flatten() if keep else u.new_empty(0)
+    return y, _channels_first(entering[:, -1], A), u.new_empty(0), before
 
 
 def scan_backward(
@@ -121,52 +150,77 @@ def scan_backward(
     """Gradients of u, delta, A, B, C, D, z (empty without a gate), bias and the initial state."""
     del plain  # empty: outputs before the gate are computed anew
     given = _Operands.of(u, delta, A, B, C, D, z, bias, softplus)
-    batch, (L, d, N, blocks, chunks) = u.shape[0], given.sizes
+    (batch, L, d), N, block = u.shape, given.states, _GRADIENTS["BLOCK"]
+    cut = Cut.backward(u)
     grad_y = torch.zeros_like(given.u) if grad_y is None else grad_y.contiguous()
-    parts = _parts(u, batch * chunks, blocks)
-    groups = -(-blocks // parts)
     grad_u, grad_delta, grad_z = (torch.empty_like(given.u) for _ in range(3))
-    grad_A = u.new_empty(batch * chunks, N, d)
-    grad_B, grad_C = u.new_empty(2, groups, batch, N, L)
-    grad_D, grad_bias = u.new_empty(2, batch * chunks, d)
+    between = u.new_empty(cut.programs, cut.segments, PERIOD // _GRADIENTS["STEPS"] - 1, N, block)
+    grad_A = u.new_empty(batch, cut.segments, N, d)
+    sums = u.new_empty(2, -(-d // block), *given.B.shape)
+    grad_D, grad_bias = u.new_empty(2, batch, cut.segments, d)
     with torch.cuda.device(u.get_device()):
-        returning, grad_state = _entering(given, grad_y, given.C, grad_final, adjoint=True)
-        kernels.gradients[chunks * groups, batch](
-            given.u, given.delta, given.bias, given.z, given.A, given.B, given.C, given.D, grad_y,
-            before, returning, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias,
-            L, d, N, chunks, parts, **given.flags(), **_GRADIENTS,
+        returning = _entering(given, grad_y, given.C, grad_final, cut, adjoint=True)
+        triton_gradients.gradients[cut.programs, cut.segments](
+            given.u, given.delta, given.bias, given.z, given.A, given.B, given.C, given.D, grad_y, before,
+            between, returning, grad_u, grad_delta, grad_z, grad_A, sums, grad_D, grad_bias,
+            L, N, cut.length, sums[0].numel(), **given.constants(_GRADIENTS),
         )  # fmt: skip
+    grad_B, grad_C = (_unpacked(share, B) for share in sums.sum(1))
     return (
         grad_u,
         grad_delta,
-        grad_A.sum(0).mT.contiguous(),
-        grad_B.sum(0).mT.contiguous(),
-        grad_C.sum(0).mT.contiguous(),
-        grad_D.sum(0),
+        _channels_first(grad_A.sum((0, 1)), A),
+        grad_B,
+        grad_C,
+        grad_D.sum((0, 1)),
         grad_z if given.gated else u.new_empty(0),
-        grad_bias.sum(0),
-        grad_state,
+        grad_bias.sum((0, 1)),
+        _channels_first(returning[:, 0], A),
     )
 
 
 def _entering(
-    given: _Operands, x: Tensor, weights: Tensor, start: Tensor | None, *, adjoint: bool
-) -> tuple[Tensor, Tensor]:
-    """What enters each chunk, (batch, chunks, N, d), and what leaves the last, (batch, d, N)."""
-    batch, (L, d, N, blocks, chunks) = x.shape[0], given.sizes
-    ends, totals = x.new_empty(batch, chunks, N, d), x.new_empty(batch, chunks, d)
-    kernels.chunk_ends[blocks * chunks, batch](
-        x, given.delta, given.bias, given.z, given.A, weights, ends, totals, L, d, N, blocks, chunks,
-        ADJOINT=adjoint, **given.flags(), **_TILES,
+    given: _Operands, x: Tensor, weights: Tensor, start: Tensor | None, cut: Cut, *, adjoint: bool
+) -> Tensor:
+    """What enters each segment, (batch, segments, N, d)."""
+    (batch, L, d), N = x.shape, given.states
+    initial = x.new_zeros(batch, N, d) if start is None else _states_first(start)
+    if cut.segments == 1:
+        return initial.unsqueeze(1)
+    cut = Cut(batch * -(-d // _TILES["BLOCK"]), cut.segments, cut.length)
+    ends, totals = x.new_empty(batch, cut.segments, N, d), x.new_empty(batch, cut.segments, d)
+    triton_kernels.segment_ends[cut.programs, cut.segments - 1](
+        x, given.delta, given.bias, given.z, given.A, weights, ends, totals, L, N, cut.length,
+        ADJOINT=adjoint, **given.constants(_TILES),
     )  # fmt: skip
-    initial = x.new_zeros(batch, N, d) if start is None else start.mT.contiguous()
-    final, wide = torch.empty_like(initial), -(-d // CARRY_BLOCK)
-    kernels.carry[wide * N, batch](
-        ends, totals, given.A, initial, final, d, N, wide, chunks, ADJOINT=adjoint, **_CARRY
+    triton_kernels.carry[batch * -(-d // _CARRY["BLOCK"]), N](
+        ends, totals, given.A, initial, N, cut.segments, d=d, ADJOINT=adjoint, **_CARRY
     )
-    return ends, final.mT.contiguous()
+    return ends
 
 
-def _parts(u: Tensor, tiles: int, blocks: int) -> int:
-    """Blocks of channels to a program: as many as leave programs enough, as each writes its own sums."""
-    return max(1, min(blocks, blocks * tiles // programs_wanted(u.device)))
+def _even(N: int) -> int:
+    return N + N % 2
+
+
+def _states_first(x: Tensor) -> Tensor:
+    """(..., d, N) as new memory of (..., N, d), with a state of zeros behind an odd number."""
+    return pad(x, (0, x.shape[-1] % 2)).mT.clone(memory_format=torch.contiguous_format)
+
+
+def _channels_first(x: Tensor, A: Tensor) -> Tensor:
+    """(..., N, d) as new memory of (..., d, N), without what was padded."""
+    return x.mT[..., : A.shape[1]].clone(memory_format=torch.contiguous_format)
+
+
+def _packed(x: Tensor) -> Tensor:
+    """(batch, L, N) as (batch, periods, N, PERIOD), with zeros behind the last step and an odd N."""
+    batch, L, N = x.shape
+    filled = pad(x, (0, N % 2, 0, -L % PERIOD))
+    return filled.view(batch, -1, PERIOD, _even(N)).mT.contiguous()
+
+
+def _unpacked(x: Tensor, like: Tensor) -> Tensor:
+    """What :func:`_packed` made, as it was."""
+    batch, L, N = like.shape
+    return x.mT.reshape(batch, -1, x.shape[2])[:, :L, :N].contiguous()
