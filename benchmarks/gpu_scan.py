@@ -28,13 +28,14 @@ from torch import Tensor
 from compressm.scan import lti_scan, selective_scan
 from compressm.scan.lti.cost import Shape, what_to_keep
 
-TOLERANCE = {"lti": 2e-5, "selective": 5e-5, "ssd": 2e-5}
+TOLERANCE = {"lti": 2e-5, "half": 2e-2, "selective": 5e-5, "ssd": 2e-5}
 LTI_CHECKS = [
     Shape(3, 37, 5, 4, 12),
     Shape(1, 301, 1, 1, 93),
     Shape(2, 64, 64, 32, 130),
     Shape(4, 1, 3, 3, 5),
 ]
+HALF_CHECKS = [Shape(2, 64, 64, 32, 130), Shape(3, 200, 96, 64, 12)]
 SELECTIVE_CHECKS = [(2, 37, 70, 12), (1, 301, 33, 93), (3, 32, 64, 16), (2, 1, 5, 3)]
 LTI = {
     "sMNIST, N=256": Shape(50, 784, 8, 8, 256),
@@ -105,8 +106,11 @@ def check(device: str, seed: int) -> dict[str, dict[str, float]]:
     for shape in LTI_CHECKS:
         for reverse in (False, True):
             given = lti_operands(shape, device, generator, state=True)
-            run = lti_runs(reverse)
+            run = lti_runs(reverse=reverse)
             result[f"lti {tuple(shape)}{' reverse' if reverse else ''}"] = compare(run, given, generator)
+    for shape in HALF_CHECKS:
+        given = lti_operands(shape, device, generator, state=True)
+        result[f"half {tuple(shape)}"] = compare(lti_runs(half=True), given, generator)
     for sizes in SELECTIVE_CHECKS:
         for softplus in (False, True):
             given = selective_operands(*sizes, device, generator, state=True)
@@ -119,10 +123,13 @@ def check(device: str, seed: int) -> dict[str, dict[str, float]]:
     return result
 
 
-def lti_runs(reverse: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+def lti_runs(*, reverse: bool = False, half: bool = False) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The operation in a form; but for the reference, with ``half`` in bfloat16 around the recurrence."""
+
     def run(form: str, *given: Tensor) -> tuple[Tensor, Tensor]:
         arguments: dict[str, Any] = dict(zip(("u", "lam", "B", "C", "state"), given, strict=False))
-        return lti_scan(**arguments, form=form, reverse=reverse)
+        with torch.autocast("cuda", torch.bfloat16, enabled=half and form != "reference"):
+            return lti_scan(**arguments, form=form, reverse=reverse)
 
     return run
 
@@ -142,7 +149,7 @@ def compare(
     wide = [value.detach().double().requires_grad_() for value in given]
     found, wanted = list(run("scan", *given)), list(run("reference", *wide))
     weights = [torch.randn(x.shape, generator=generator, device=x.device) for x in found]
-    found += torch.autograd.grad(found, given, weights)
+    found += torch.autograd.grad(found, given, [w.to(x.dtype) for w, x in zip(weights, found, strict=True)])
     wanted += torch.autograd.grad(wanted, wide, [weight.double() for weight in weights])
     names = ["y", "final", *(f"gradient {i}" for i in range(len(given)))]
     return {
@@ -189,13 +196,14 @@ def measure_all(bandwidth: float, repeats: int) -> dict[str, dict[str, Any]]:
     """Seconds and shares of the bandwidth of every pass."""
     generator, rows = torch.Generator("cuda").manual_seed(0), {}
     print(f"{'':44}{'milliseconds':>14}{'least':>9}{'moved':>9}   shares of the bandwidth")
-    made: dict[str, Callable[[], Passes]] = {
-        name: functools.partial(lti_passes, shape, generator) for name, shape in LTI.items()
-    }
-    made |= {
-        f"{name}, recurrence": functools.partial(recurrence_passes, shape, generator)
-        for name, shape in LTI.items()
-    }
+    made: dict[str, Callable[[], Passes]] = {}
+    for half, suffix in ((False, ""), (True, ", bfloat16")):
+        for name, shape in LTI.items():
+            if half and shape.H < 64:  # stays in float32
+                continue
+            made[name + suffix] = functools.partial(lti_passes, shape, generator, half=half)
+            alone = functools.partial(recurrence_passes, shape, generator, half=half)
+            made[f"{name}, recurrence{suffix}"] = alone
     made |= {name: functools.partial(selective_passes, sizes, generator) for name, sizes in SELECTIVE.items()}
     for name, case in attention.SHAPES.items():
         for variant in attention.variants(case):
@@ -211,14 +219,17 @@ def measure_all(bandwidth: float, repeats: int) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def lti_passes(shape: Shape, generator: torch.Generator) -> Passes:
-    """Forward keeps what the backward pass needs, as in training."""
+def lti_passes(shape: Shape, generator: torch.Generator, *, half: bool) -> Passes:
+    """Forward keeps what the backward pass needs, as in training. Inputs are in the products' type."""
     batch, L, H, P, N = shape
-    run, given = lti_runs(reverse=False), lti_operands(shape, "cuda", generator, state=False)
+    run, given = lti_runs(half=half), lti_operands(shape, "cuda", generator, state=False)
+    if half:
+        given[0] = given[0].detach().bfloat16().requires_grad_()
     y, _ = run("scan", *given)
     weight = torch.randn_like(y)
-    rows, states = batch * L, 8 * batch * L * N
-    least = (4 * rows * (H + P), 4 * rows * (2 * H + P))
+    size = y.element_size()
+    rows, states = batch * L, 2 * size * batch * L * N
+    least = (size * rows * (H + P), size * rows * (2 * H + P))
     # Passes over states: see compressm.scan.lti.triton; one more each where time is cut into chunks.
     chunked = cut_into_chunks(batch, L, N)
     anew = 0 if what_to_keep(shape) == "states" else 3 + chunked
@@ -231,7 +242,7 @@ def lti_passes(shape: Shape, generator: torch.Generator) -> Passes:
     )
 
 
-def recurrence_passes(shape: Shape, generator: torch.Generator) -> Passes:
+def recurrence_passes(shape: Shape, generator: torch.Generator, *, half: bool) -> Passes:
     """The kernels between the products: states are read and written, and backward read once more."""
     from compressm.scan.lti import triton
 
@@ -239,7 +250,8 @@ def recurrence_passes(shape: Shape, generator: torch.Generator) -> Passes:
     _, lam, _, _, initial = (x.detach() for x in lti_operands(shape, "cuda", generator, state=True))
     lam = 0.5 * lam  # the kernels work in place, so that every run meets the results of the one before
     x, w = (normals("cuda", generator)(batch, L, 2, N) for _ in range(2))
-    states, chunked = 8 * batch * L * N, cut_into_chunks(batch, L, N)
+    x, w = (x.bfloat16(), w.bfloat16()) if half else (x, w)
+    states, chunked = x.nbytes, cut_into_chunks(batch, L, N)
     return Passes(
         lambda: triton.advance(x, lam, initial, reverse=False),
         lambda: triton.adjoint(w, x, lam, initial, initial, reverse=False),

@@ -49,8 +49,8 @@ def test_layers_gradients_are_the_same_through_the_operator(monkeypatch: pytest.
     torch.manual_seed(1)
     layer, u = LRU(3, 4), torch.randn(2, 7, 3, requires_grad=True)
     wanted = torch.autograd.grad(layer(u)[0].square().sum(), (u, layer.D))
-    monkeypatch.setattr(skip, "on_triton", lambda _: True)
-    monkeypatch.setattr(skip, "WORTH_A_KERNEL", 1)
+    # Of the three, D is never large.
+    monkeypatch.setattr(skip, "on_triton", lambda x: x.ndim == 3)
     found = torch.autograd.grad(layer(u)[0].square().sum(), (u, layer.D))
     for one, other in zip(wanted, found, strict=True):
         torch.testing.assert_close(one, other)

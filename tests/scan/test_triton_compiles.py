@@ -20,7 +20,8 @@ POINTWISE, SKIP = (
 )
 INTEGERS = {"M", "count", "threshold", "L", "d", "N", "blocks", "steps", "chunks", "heads", "K", "V"}
 INTEGERS |= {"segments", "length", "span"}
-STATES = {"BLOCK": LTI.MAX_BLOCK, "STAGES": LTI.STAGES}
+STATES = {"BLOCK": LTI.BLOCK, "STEPS": LTI.STEPS}
+LTI_CARRY = {name: LTI._CARRY[name] for name in ("BLOCK", "STAGES")}
 TILES = {name: SELECTIVE._TILES[name] for name in ("STEPS", "BLOCK")} | {"PERIOD": SELECTIVE.PERIOD}
 GATED = TILES | {"SOFTPLUS": True, "GATED": True, "EVEN": False, "d": 1000}
 CARRY = {name: SELECTIVE._CARRY[name] for name in ("BLOCK", "STAGES")}
@@ -44,9 +45,12 @@ ROWS = {"H": 512, "ROWS": Tiles.of(1, 512).rows, "COLUMNS": Tiles.of(1, 512).col
 FLAT = {"DROPOUT": True, "BLOCK": TILE}
 KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "lti chunk_ends": (LTI, STATES | {"FLIP": True, "ADJOINT": True}, LTI._LAUNCH),
-    "lti carry": (LTI, STATES | {"LOG_STEPS": 6, "ADJOINT": True}, LTI._LAUNCH),
-    "lti states": (LTI, STATES | {"FLIP": False}, LTI._LAUNCH),
-    "lti adjoint": (LTI, STATES | {"FLIP": True}, LTI._LAUNCH),
+    "lti carry": (LTI, LTI_CARRY | {"LOG_LENGTH": 6, "ADJOINT": True}, LTI._CARRY),
+    "lti states": (LTI, STATES | {"FLIP": False, "EVEN": False}, LTI._LAUNCH),
+    "lti adjoint": (LTI, STATES | {"FLIP": True, "EVEN": False}, LTI._LAUNCH),
+    "lti chunk_ends, bfloat16": (LTI, STATES | {"FLIP": True, "ADJOINT": True}, LTI._LAUNCH),
+    "lti states, bfloat16": (LTI, STATES | {"FLIP": False, "EVEN": True}, LTI._LAUNCH),
+    "lti adjoint, bfloat16": (LTI, STATES | {"FLIP": True, "EVEN": True}, LTI._LAUNCH),
     "selective segment_ends": (FORTH, GATED | {"ADJOINT": True}, SELECTIVE._TILES),
     "selective carry": (FORTH, {"d": 1000, "ADJOINT": True} | CARRY, SELECTIVE._CARRY),
     "selective outputs": (FORTH, GATED | {"KEEP": True}, SELECTIVE._TILES),
@@ -72,7 +76,9 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-IN_REGISTERS = {"selective segment_ends", "selective outputs", "selective gradients"}
+LTI_KERNELS = (LTI.kernels.chunk_ends, LTI.kernels.states, LTI.kernels.adjoint)
+IN_REGISTERS = {name for name in KERNELS if name.startswith("lti") and "carry" not in name}
+IN_REGISTERS |= {"selective segment_ends", "selective outputs", "selective gradients"}
 
 
 @pytest.mark.parametrize("sizes", ["any", "of 1", "multiples of 16"])
@@ -88,7 +94,8 @@ def test_compiles_for_hopper_without_spills(
         # integers that 16 divides.
         constants = constants | dict.fromkeys(INTEGERS & set(kernel.arg_names), 1)
         constants |= {name: value for name, value in SMALLEST.items() if name in constants}
-    made = compiled(kernel, constants, launch, whole=sizes == "multiples of 16")
+    rows = "*bf16" if name.endswith("bfloat16") else "*fp32"
+    made = compiled(kernel, constants, launch, rows=rows, whole=sizes == "multiples of 16")
     # Tiles whose columns are threads exchange nothing through shared memory; another layout would.
     assert name not in IN_REGISTERS or made.metadata.shared == 0
     (tmp_path / "kernel.cubin").write_bytes(made.asm["cubin"])
@@ -99,11 +106,17 @@ def test_compiles_for_hopper_without_spills(
     assert "STACK:0 " in usage, usage
 
 
-def compiled(kernel: Any, constants: dict[str, Any], launch: dict[str, Any], *, whole: bool) -> Any:
-    """The kernel for aligned float32 operands, and sizes that 16 divides if they are ``whole``."""
+def compiled(
+    kernel: Any, constants: dict[str, Any], launch: dict[str, Any], *, rows: str, whole: bool
+) -> Any:
+    """The kernel for aligned float32 operands, and sizes that 16 divides if they are ``whole``.
+
+    Of the LTI recurrence ``rows`` is the type in memory.
+    """
     names = kernel.arg_names
     types = {name: "i32" if name in INTEGERS else "*fp32" for name in names}
     special = {"slopes": "*fp64", "moments": "*fp64", "seed": "*i64", "span": "i64"}
+    special |= dict.fromkeys(("v", "g", "x"), rows) if kernel in LTI_KERNELS else {}
     special |= {"scale": "fp32", "eps": "fp32"}
     loose = kernel.do_not_specialize_on_alignment
     types |= {name: kind for name, kind in special.items() if name in names}

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from compressm.scan.runtime.tiles import on_triton
 
-WORTH_A_KERNEL = 1 << 12  # elements
-
 
 def add_skip(y: Tensor, u: Tensor, D: Tensor) -> Tensor:
     """``y + D u``.
@@ -22,7 +20,7 @@ def add_skip(y: Tensor, u: Tensor, D: Tensor) -> Tensor:
         u: Inputs of the same shape.
         D: ``(H,)``.
     """
-    if not (on_triton(y) and on_triton(u) and on_triton(D)) or y.numel() < WORTH_A_KERNEL:
+    if not (on_triton(y) and on_triton(u)):
         return torch.addcmul(y, u, D)
     out: Tensor = skip_op(y, u, D)
     return out

@@ -12,7 +12,7 @@ from torch import Tensor
 from compressm.scan.lti.arguments import FORMS, check_form, check_operands
 from compressm.scan.lti.calibration import calibrate
 from compressm.scan.lti.cost import Shape, choose_form, threads_of, what_to_keep
-from compressm.scan.lti.ops import lti_scan_op
+from compressm.scan.lti.ops import HAS_TRITON, lti_scan_op
 from compressm.scan.lti.portable import states_of
 from compressm.scan.lti.reference import reference_scan
 from compressm.scan.precision import at_least_float32
@@ -52,8 +52,9 @@ def lti_scan(
 
     Returns:
         Outputs y, (batch, L, P), and the state after the last step, (batch, 2, N). Under ``torch.autocast``
-        both are float32, and so is the recurrence, which does not survive half precision. In bfloat16 on a
-        processor that has it, the operands of the products with B and C are rounded where these are large.
+        the recurrence is computed in float32, as it does not survive half precision, and so is the state. In
+        bfloat16 the operands and results of the products with B and C are rounded where these are large: on a
+        processor that has bfloat16, outputs being float32, and on a CUDA device, outputs being bfloat16.
 
     Raises:
         TypeError: an operand's dtype does not fit.
@@ -61,15 +62,15 @@ def lti_scan(
     """
     check_form(form)
     device = u.device.type if isinstance(u, Tensor) else "cpu"
-    half = False
+    half = isinstance(u, Tensor) and isinstance(C, Tensor) and C.ndim == 3 and halves(u, C.shape[1])
     if torch.is_autocast_enabled(device):
-        half = device == "cpu" and torch.get_autocast_dtype(device) == torch.bfloat16
-        u, lam, B, C = (at_least_float32(x) for x in (u, lam, B, C))
+        u = u if half and on_card(u) else at_least_float32(u)
+        lam, B, C = (at_least_float32(x) for x in (lam, B, C))
         state = None if state is None else at_least_float32(state)
-    check_operands(u, lam, B, C, state)
+    check_operands(u, lam, B, C, state, half=half)
     if form == "reference":
         with torch.autocast(device, enabled=False):
-            return reference_scan(u, lam, B, C, state, reverse=reverse)
+            return reference_scan(u.to(lam.dtype), lam, B, C, state, reverse=reverse)
     training = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (u, lam, B, C, state)
     )
@@ -79,9 +80,31 @@ def lti_scan(
         threads = threads_of(device)
         form = choose_form(shape, training=training, threads=threads, device=device, dtype=u.dtype)
     keep = what_to_keep(shape) if training and form == "scan" else "nothing"
-    half = half and max(shape.H, shape.P) >= HALF_CHANNELS
-    y, last, _ = lti_scan_op(u, lam, B, C, state, form, keep, reverse, half, final)
+    if not (half and on_card(u)):
+        y, last, _ = lti_scan_op(u, lam, B, C, state, form, keep, reverse, half, final)
+        return y, last
+    half = form == "scan"
+    u = u.to(torch.bfloat16 if half else lam.dtype)
+    with torch.autocast(device, enabled=False):  # it would widen u
+        y, last, _ = lti_scan_op(u, lam, B, C, state, form, keep, reverse, half, final)
     return y, last
+
+
+def on_card(u: Tensor) -> bool:
+    """Whether kernels of a CUDA device serve u: these take inputs in bfloat16."""
+    return u.device.type == "cuda" and HAS_TRITON
+
+
+def halves(u: Tensor, outputs: int) -> bool:
+    """Whether autocast has the products of :func:`lti_scan` in bfloat16 for inputs u and so many outputs."""
+    device = u.device.type
+    if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != torch.bfloat16:
+        return False
+    return (
+        (device == "cpu" or on_card(u))
+        and u.dtype != torch.float64
+        and max(u.shape[-1], outputs) >= HALF_CHANNELS
+    )
 
 
 @torch.no_grad()

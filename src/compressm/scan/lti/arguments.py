@@ -12,8 +12,10 @@ def check_form(form: str) -> None:
         raise ValueError(f"lti_scan: form={form!r} is not known; choose one of {', '.join(FORMS)}")
 
 
-def check_operands(u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None) -> None:
-    """Raise unless shapes, dtypes and devices fit together.
+def check_operands(
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, *, half: bool = False
+) -> None:
+    """Raise unless shapes, dtypes and devices fit together; with ``half`` u may be bfloat16.
 
     Raises:
         TypeError: an operand is no tensor, is neither float32 nor float64, or differs from u in dtype.
@@ -37,8 +39,10 @@ def check_operands(u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor |
     _check_shape("C", C, (2, C.shape[1] if C.ndim == 3 else -1, N), "(2, P, N)")
     if state is not None:
         _check_shape("state", state, (batch, 2, N), "(batch, 2, N)")
+    rounded = half and u.dtype == torch.bfloat16
     for name, value in named.items():
-        _check_kind(name, value, u)
+        if not (rounded and name == "u"):
+            _check_kind(name, value, like=lam if rounded else u, u=u)
 
 
 def _check_shape(name: str, value: Tensor, shape: tuple[int, ...], symbols: str) -> None:
@@ -49,11 +53,12 @@ def _check_shape(name: str, value: Tensor, shape: tuple[int, ...], symbols: str)
         )
 
 
-def _check_kind(name: str, value: Tensor, u: Tensor) -> None:
+def _check_kind(name: str, value: Tensor, *, like: Tensor, u: Tensor) -> None:
     if value.dtype not in (torch.float32, torch.float64):
         remedy = "pass (real, imaginary) pairs" if value.is_complex() else "convert it, or use torch.autocast"
         raise TypeError(f"lti_scan: {name} must be float32 or float64, got {value.dtype}; {remedy}")
-    if value.dtype != u.dtype:
-        raise TypeError(f"lti_scan: {name} is {value.dtype} but u is {u.dtype}; convert one of them")
+    if value.dtype != like.dtype:
+        other = "u" if like is u else "lam"
+        raise TypeError(f"lti_scan: {name} is {value.dtype} but {other} is {like.dtype}; convert one of them")
     if value.device != u.device:
         raise ValueError(f"lti_scan: {name} is on {value.device} but u is on {u.device}; move one of them")

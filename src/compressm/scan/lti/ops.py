@@ -46,8 +46,7 @@ def lti_scan_op(
     if form == "convolution":
         y, last = convolution.convolution_forward(u, lam, B, C, state, reverse=reverse, final=final)
         return y, last, u.new_empty(0)
-    more = {"half": half} if u.device.type == "cpu" else {}
-    y, last, kept = _kernels(u).scan_forward(u, lam, B, C, state, reverse=reverse, keep=keep, **more)
+    y, last, kept = _kernels(u).scan_forward(u, lam, B, C, state, reverse=reverse, keep=keep, half=half)
     return y, last, kept
 
 
@@ -67,13 +66,8 @@ def _(
     del B, state, reverse, final
     batch, length, _ = u.shape
     N = lam.shape[1]
-    if form == "convolution":
-        kept = u.new_empty(0)
-    elif u.device.type == "cpu":
-        kept = cpu.new_kept(u, C, keep, half=half)
-    else:
-        kept = u.new_empty((batch, length, 2, N) if keep == "states" else (0,))
-    return u.new_empty(batch, length, C.shape[1]), u.new_empty(batch, 2, N), kept
+    kept = u.new_empty(0) if form == "convolution" else _kernels(u).new_kept(u, C, keep, half=half)
+    return u.new_empty(batch, length, C.shape[1]), lam.new_empty(batch, 2, N), kept
 
 
 @torch.library.custom_op("compressm::lti_scan_backward", mutates_args=())
@@ -96,9 +90,8 @@ def lti_scan_backward_op(
     grad_y = None if grad_y is None else grad_y.contiguous()
     if form == "convolution":
         return convolution.convolution_backward(grad_y, grad_final, u, lam, B, C, state, reverse=reverse)
-    backward, more = _kernels(u).scan_backward, {"half": half} if u.device.type == "cpu" else {}
-    grad_u, grad_lam, grad_B, grad_C, grad_state = backward(
-        grad_y, grad_final, u, lam, B, C, state, kept, reverse=reverse, keep=keep, **more
+    grad_u, grad_lam, grad_B, grad_C, grad_state = _kernels(u).scan_backward(
+        grad_y, grad_final, u, lam, B, C, state, kept, reverse=reverse, keep=keep, half=half
     )
     return grad_u, grad_lam, grad_B, grad_C, grad_state
 
@@ -119,7 +112,7 @@ def _(
     half: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     del grad_y, grad_final, state, kept, form, keep, reverse, half
-    grad_state = u.new_empty(u.shape[0], 2, lam.shape[1])
+    grad_state = lam.new_empty(u.shape[0], 2, lam.shape[1])
     return (
         u.new_empty(u.shape),
         lam.new_empty(lam.shape),

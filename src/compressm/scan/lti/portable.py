@@ -14,10 +14,18 @@ from torch import Tensor
 from compressm.scan.lti.impulse import Powers
 
 
+def new_kept(u: Tensor, C: Tensor, keep: str, *, half: bool) -> Tensor:
+    """Memory for what the backward pass starts from: all states, or nothing."""
+    del half
+    return u.new_empty((*u.shape[:2], 2, C.shape[2]) if keep == "states" else (0,))
+
+
 def scan_forward(
-    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, *, reverse: bool, keep: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, final state, and the states if ``keep`` is "states"."""
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None,
+    *, reverse: bool, keep: str, half: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Outputs, final state, and the states if ``keep`` is "states"; never in half precision."""
+    del half
     x = states_of(u, lam, B, state, reverse=reverse)
     y = x[:, :, 0] @ C[0].mT - x[:, :, 1] @ C[1].mT
     return y, x[:, 0 if reverse else -1].clone(), x if keep == "states" else u.new_empty(0)
@@ -26,9 +34,10 @@ def scan_forward(
 def scan_backward(
     grad_y: Tensor | None, grad_final: Tensor | None,
     u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, kept: Tensor,
-    *, reverse: bool, keep: str,
+    *, reverse: bool, keep: str, half: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of u, lambda, B, C and the initial state from those of outputs and final state."""
+    del half
     batch, length, _ = u.shape
     x = kept if keep == "states" else states_of(u, lam, B, state, reverse=reverse)
     g = u.new_zeros(batch, length, 2, lam.shape[1])

@@ -16,7 +16,8 @@ backward pass starts from (batch, periods, N, d).
 import triton
 import triton.language as tl
 
-from compressm.scan.selective.triton_tiles import inside_of, row, sigmoid, states, time_steps
+from compressm.scan.runtime.columns import row
+from compressm.scan.selective.triton_tiles import inside_of, sigmoid, states, time_steps
 
 UNALIGNED = ["u", "x", "delta", "bias", "z", "D", "y", "A", "ends", "totals", "entering", "kept"]
 

@@ -1,11 +1,4 @@
-"""What the Triton kernels of the selective recurrence share: tiles whose columns are threads.
-
-A tile has a few steps by a multiple of 32 channels, and one warp works on it: lane i holds all steps of
-channels i, i + 32, ... in its registers, so that going through time needs neither shuffles nor shared memory.
-Taking a row out of a tile, or putting one into it, names registers and costs no instruction. The layout comes
-about as loads of neighbouring channels are joined to no vectors, which Triton only does for pointers it takes
-for aligned: kernels decline to know (``do_not_specialize_on_alignment``).
-"""
+"""What the Triton kernels of the selective recurrence share; of tiles see ``scan/runtime/columns.py``."""
 
 # mypy: ignore-errors
 # Triton compiles these functions from their source; Python's types do not describe them.
@@ -13,17 +6,11 @@ for aligned: kernels decline to know (``do_not_specialize_on_alignment``).
 import triton
 import triton.language as tl
 
+from compressm.scan.runtime.columns import row
+
 LANES = tl.constexpr(32)
 LN_2 = tl.constexpr(0.6931471805599453)
 LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def row(tile, at: tl.constexpr):
-    """One step of a tile. The sum is over bits, of which all others are 0, and falls away."""
-    steps = tl.arange(0, tile.shape[0])[:, None]
-    bits = tl.where(steps == at, tile.to(tl.int32, bitcast=True), 0)
-    return tl.sum(bits, axis=0).to(tl.float32, bitcast=True)
 
 
 @triton.jit
