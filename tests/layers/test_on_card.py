@@ -2,13 +2,14 @@
 
 import contextlib
 import importlib
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from compressm.layers import LRU
-from compressm.scan import lti
+from compressm.layers import LRU, Mamba
+from compressm.scan import lti, selective
 from compressm.scan.lti import ops, portable
 
 
@@ -46,6 +47,56 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(ops, "_kernels", lambda _: module)
     monkeypatch.setattr(lti, "on_card", lambda _: True)
+
+
+class SelectiveKernels:
+    """Kernels of the selective recurrence that take rows of any type: those of a CPU, between casts."""
+
+    asked: ClassVar[list[torch.dtype]] = []
+
+    @classmethod
+    def scan_forward(cls, *given: Tensor | None, **options: bool) -> tuple[Tensor, ...]:
+        u, *_ = rows = [x for x in (given[i] for i in (0, 1, 3, 4, 6)) if x is not None]
+        cls.asked = [x.dtype for x in rows]
+        y, *rest = selective.cpu.scan_forward(*map(wide, given), **options)
+        return y.to(u.dtype), *rest
+
+    @staticmethod
+    def scan_backward(*given: Tensor | None, **options: bool) -> tuple[Tensor, ...]:
+        *grads, grad_state = selective.cpu.scan_backward(*map(wide, given), **options)
+        operands = given[2:-2]
+        pairs = zip(grads, operands, strict=True)
+        return *(grad if x is None else grad.to(x.dtype) for grad, x in pairs), grad_state
+
+
+def wide(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach().float()
+
+
+@pytest.mark.parametrize("half", ["autocast", "parameters"])
+def test_mamba_gives_rows_in_half_precision_to_the_recurrence(
+    monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    torch.manual_seed(0)
+    layer, u, weight = Mamba(8, 4), torch.randn(2, 9, 8), torch.randn(2, 9, 8)
+    y, _ = layer(u)
+    wanted = [y, *torch.autograd.grad((y * weight).sum(), list(layer.parameters()))]
+    for name in ("on_card", "served"):
+        for module in (selective, selective.arguments):
+            monkeypatch.setattr(module, name, lambda _: True)
+    monkeypatch.setattr(selective.ops, "_kernels", lambda _: SelectiveKernels)
+    # The inner part as one node is the CPU's.
+    monkeypatch.setattr(Mamba, "_inner_operands", lambda *_: None)
+    if half == "parameters":
+        layer, u = layer.bfloat16(), u.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half == "autocast"):
+        y, _ = layer(u)
+    assert SelectiveKernels.asked == [torch.bfloat16] * 5
+    assert y.dtype == torch.bfloat16
+    found = [y, *torch.autograd.grad((y * weight).sum(), list(layer.parameters()))]
+    for a, b, parameter in zip(found[1:], wanted[1:], layer.parameters(), strict=True):
+        assert a.dtype == parameter.dtype
+        assert 1e-5 < (a.float() - b).norm() / b.norm() < 5e-2
 
 
 @pytest.mark.usefixtures("card")

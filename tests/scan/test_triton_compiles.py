@@ -1,5 +1,6 @@
 """Triton's compiler takes every kernel for a Hopper card, without spilling registers; it needs no card."""
 
+import collections
 import importlib
 import subprocess
 from pathlib import Path
@@ -23,7 +24,8 @@ INTEGERS |= {"segments", "length", "span"}
 STATES = {"BLOCK": LTI.BLOCK, "STEPS": LTI.STEPS}
 LTI_CARRY = {name: LTI._CARRY[name] for name in ("BLOCK", "STAGES")}
 TILES = {name: SELECTIVE._TILES[name] for name in ("STEPS", "BLOCK")} | {"PERIOD": SELECTIVE.PERIOD}
-GATED = TILES | {"SOFTPLUS": True, "GATED": True, "EVEN": False, "d": 1000}
+GATED = TILES | {"SOFTPLUS": True, "GATED": True, "EVEN": False}
+GATED |= {"d": 1000, "DELTA_ROW": 1000, "Z_ROW": 2000}
 CARRY = {name: SELECTIVE._CARRY[name] for name in ("BLOCK", "STAGES")}
 FORTH, BACK = (
     SimpleNamespace(kernels=kernels) for kernels in (SELECTIVE.triton_kernels, SELECTIVE.triton_gradients)
@@ -51,10 +53,12 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "lti chunk_ends, bfloat16": (LTI, STATES | {"FLIP": True, "ADJOINT": True}, LTI._LAUNCH),
     "lti states, bfloat16": (LTI, STATES | {"FLIP": False, "EVEN": True}, LTI._LAUNCH),
     "lti adjoint, bfloat16": (LTI, STATES | {"FLIP": True, "EVEN": True}, LTI._LAUNCH),
-    "selective segment_ends": (FORTH, GATED | {"ADJOINT": True}, SELECTIVE._TILES),
+    "selective segment_ends": (FORTH, GATED | {"X_ROW": 1000, "ADJOINT": True}, SELECTIVE._TILES),
     "selective carry": (FORTH, {"d": 1000, "ADJOINT": True} | CARRY, SELECTIVE._CARRY),
-    "selective outputs": (FORTH, GATED | {"KEEP": True}, SELECTIVE._TILES),
-    "selective gradients": (BACK, GATED, SELECTIVE._GRADIENTS),
+    "selective outputs": (FORTH, GATED | {"U_ROW": 1000, "KEEP": True}, SELECTIVE._TILES),
+    "selective gradients": (BACK, GATED | {"U_ROW": 1000}, SELECTIVE._GRADIENTS),
+    "selective outputs, bfloat16": (FORTH, GATED | {"U_ROW": 2000, "KEEP": True}, SELECTIVE._TILES),
+    "selective gradients, bfloat16": (BACK, GATED | {"U_ROW": 2000}, SELECTIVE._GRADIENTS),
     "ssd chunk_ends": (SSD, VECTOR["K, V"] | FUTURE, SSD._TILES),
     "ssd chunk_ends, scalar": (SSD, SCALAR["K, V"] | dict.fromkeys(FUTURE, False), SSD._TILES),
     "ssd carry": (SSD, FUTURE | {"BLOCK": SSD.CARRY_BLOCK, "STAGES": 4}, SSD._CARRY),
@@ -76,9 +80,11 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-LTI_KERNELS = (LTI.kernels.chunk_ends, LTI.kernels.states, LTI.kernels.adjoint)
 IN_REGISTERS = {name for name in KERNELS if name.startswith("lti") and "carry" not in name}
-IN_REGISTERS |= {"selective segment_ends", "selective outputs", "selective gradients"}
+IN_REGISTERS |= {name for name in KERNELS if name.startswith("selective") and "carry" not in name}
+ROWS_OF: dict[str, tuple[str, ...]] = collections.defaultdict(tuple)
+ROWS_OF["lti"] = ("v", "g", "x")
+ROWS_OF["selective"] = ("u", "delta", "z", "y", "x", "grad_y", "grad_u", "grad_delta", "grad_z")
 
 
 @pytest.mark.parametrize("sizes", ["any", "of 1", "multiples of 16"])
@@ -111,12 +117,12 @@ def compiled(
 ) -> Any:
     """The kernel for aligned float32 operands, and sizes that 16 divides if they are ``whole``.
 
-    Of the LTI recurrence ``rows`` is the type in memory.
+    ``rows`` is the type of what has a row for each step.
     """
     names = kernel.arg_names
     types = {name: "i32" if name in INTEGERS else "*fp32" for name in names}
     special = {"slopes": "*fp64", "moments": "*fp64", "seed": "*i64", "span": "i64"}
-    special |= dict.fromkeys(("v", "g", "x"), rows) if kernel in LTI_KERNELS else {}
+    special |= dict.fromkeys(ROWS_OF[kernel.fn.__module__.split(".")[-2]], rows)
     special |= {"scale": "fp32", "eps": "fp32"}
     loose = kernel.do_not_specialize_on_alignment
     types |= {name: kind for name, kind in special.items() if name in names}

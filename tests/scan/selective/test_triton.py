@@ -70,6 +70,29 @@ def test_outputs_and_every_gradient_match_the_definition(
         assert not wrong, (through, wrong)
 
 
+def test_rows_may_be_rounded_and_parts_of_longer_ones(
+    oracle: SimpleNamespace, interpreted: Interpreted
+) -> None:
+    given = oracle.operands(2, 11, 40, 3, torch.float32, given=("D", "z", "delta_bias", "state"))
+    for name in ("u", "delta", "B", "C", "z"):
+        given[name] = given[name].detach().bfloat16().float().requires_grad_()
+    wanted = oracle.gradients(oracle.naive, oracle.wide(given), delta_softplus=True)
+    whole = torch.cat((given["u"], given["z"]), dim=2).detach().bfloat16()
+    rounded = given | dict(zip(("u", "z"), whole.chunk(2, dim=2), strict=True))
+    rounded |= {name: given[name].bfloat16() for name in ("delta", "B", "C")}
+    made = found(interpreted, rounded, "both", (4, 4, 8), 3, True)
+    for name in ("u", "delta", "B", "C", "z"):
+        assert made[f"grad_{name}"].dtype == torch.bfloat16
+    assert (made["y"].dtype, made["final"].dtype, made["grad_A"].dtype) == (
+        torch.bfloat16,
+        *[torch.float32] * 2,
+    )
+    errors = oracle.errors(made, wanted)
+    assert max(errors.values()) < 2e-2, errors
+    # What is not rounded on its way out is as exact as ever, but for the outputs' gradient.
+    assert errors["final"] < 1e-6
+
+
 def test_cuda_tensors_go_to_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
     monkeypatch.setattr(arguments, "HAS_TRITON", False)
@@ -77,6 +100,7 @@ def test_cuda_tensors_go_to_triton_where_it_is_installed(monkeypatch: pytest.Mon
     monkeypatch.setattr(arguments, "HAS_TRITON", True)
     assert arguments.served(asked)
     assert not arguments.served(SimpleNamespace(device=asked.device, dtype=torch.float64))
+    assert arguments.served(SimpleNamespace(device=asked.device, dtype=torch.bfloat16))
     assert ops._kernels(torch.zeros(1)).__name__ == "compressm.scan.selective.cpu"
     pytest.importorskip("triton", reason="Triton has no wheels for this platform")
     assert ops._kernels(asked).__name__ == MODULE

@@ -6,11 +6,20 @@
 ours an operator of PyTorch.
 """
 
+import contextlib
+
 import torch
 from torch import Tensor
 
 from compressm.scan.precision import at_least_float32
-from compressm.scan.selective.arguments import FORMS, check_decays, check_form, check_operands, served
+from compressm.scan.selective.arguments import (
+    FORMS,
+    check_decays,
+    check_form,
+    check_operands,
+    on_card,
+    served,
+)
 from compressm.scan.selective.ops import selective_scan_op
 from compressm.scan.selective.reference import reference_scan
 from compressm.scan.selective.stock import serves, stock_scan
@@ -39,7 +48,8 @@ def selective_scan(
     outputs and final state.
 
     Args:
-        u: inputs, (batch, L, d), float32 or float64.
+        u: inputs, (batch, L, d), float32 or float64. The last axis should be contiguous; rows of u, delta and
+            z may be parts of longer ones, such as slices of a projection, which a GPU reads where they lie.
         delta: time steps, (batch, L, d).
         A: rates of the states, (d, N), none positive: ``-exp(A_log)``, not its logarithm.
         B: input weights, (batch, L, N).
@@ -56,7 +66,9 @@ def selective_scan(
 
     Returns:
         Outputs y, (batch, L, d), and the state after the last step, (batch, d, N). Under ``torch.autocast``
-        both are float32: the recurrence does not survive half precision.
+        both are float32, because the recurrence does not survive half precision. On a CUDA device with Triton
+        u, delta, B, C and z may be bfloat16, with autocast or without, and become float32 where they are
+        read; outputs are then of u's type.
 
     Raises:
         TypeError: an operand's dtype does not fit.
@@ -65,12 +77,15 @@ def selective_scan(
     """
     device = u.device.type if isinstance(u, Tensor) else "cpu"
     if torch.is_autocast_enabled(device):
-        u, delta, A, B, C = (at_least_float32(x) for x in (u, delta, A, B, C))
-        D, z, delta_bias, state = (
-            None if x is None else at_least_float32(x) for x in (D, z, delta_bias, state)
-        )
+        u, delta, B, C = (row_of_float32(x) for x in (u, delta, B, C))
+        z = None if z is None else row_of_float32(z)
+        A = at_least_float32(A)
+        D, delta_bias, state = (None if x is None else at_least_float32(x) for x in (D, delta_bias, state))
     check_operands(u, delta, A, B, C, D, z, delta_bias, state)
     check_form(form, u)
+    if form == "reference" or not served(u):
+        u, delta, B, C = (at_least_float32(x) for x in (u, delta, B, C))
+        z = None if z is None else at_least_float32(z)
     given = (u, delta, A, B, C, D, z, delta_bias, state)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
     compiling = torch.compiler.is_compiling()
@@ -79,12 +94,19 @@ def selective_scan(
         with torch.no_grad():
             return stock_scan(*given[:-1], delta_softplus=delta_softplus)
     if form == "scan" or (form == "auto" and served(u)):
-        y, final, _, _ = selective_scan_op(*given, delta_softplus, keep)
+        # Operands are of the types that the kernels read: autocast would widen rows.
+        with torch.autocast(device, enabled=False) if on_card(u) else contextlib.nullcontext():
+            y, final, _, _ = selective_scan_op(*given, delta_softplus, keep)
         return y, final
     if not compiling:
         check_decays(A)
     with torch.autocast(device, enabled=False):
         return reference_scan(*given, delta_softplus=delta_softplus)
+
+
+def row_of_float32(x: Tensor) -> Tensor:
+    """What has a row for each step as the kernels of its device read it, at least bfloat16."""
+    return x if on_card(x) and x.dtype == torch.bfloat16 else at_least_float32(x)
 
 
 __all__ = ["FORMS", "selective_scan"]

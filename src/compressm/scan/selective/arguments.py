@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+ROWS = ("u", "delta", "B", "C", "z")
 FORMS = ("auto", "reference", "scan")
 
 
@@ -16,13 +17,20 @@ def check_form(form: str, u: Tensor) -> None:
     if form == "scan" and not served(u):
         raise ValueError(
             f"selective_scan: form='scan' serves float32 on the CPU, but u is {u.dtype} on {u.device}; "
-            "take form='auto' (a CUDA device is served in float32 where Triton is installed)"
+            "take form='auto' (a CUDA device is served in float32 and bfloat16 where Triton is installed)"
         )
 
 
 def served(u: Tensor) -> bool:
     """Whether the kernels serve u's device and dtype."""
-    return u.dtype == torch.float32 and (u.device.type == "cpu" or (u.device.type == "cuda" and HAS_TRITON))
+    if on_card(u):
+        return u.dtype in (torch.float32, torch.bfloat16)
+    return u.device.type == "cpu" and u.dtype == torch.float32
+
+
+def on_card(u: Tensor) -> bool:
+    """Whether kernels of a CUDA device serve u: these take what has a row for each step in bfloat16, too."""
+    return u.device.type == "cuda" and HAS_TRITON
 
 
 def check_operands(
@@ -32,7 +40,8 @@ def check_operands(
     """Raise unless shapes, dtypes and devices fit together.
 
     Raises:
-        TypeError: an operand is no tensor, is neither float32 nor float64, or differs from u in dtype.
+        TypeError: an operand is no tensor, is neither float32 nor float64, or differs from u in dtype. On a
+            CUDA device that is served what has a row for each step may be bfloat16 beside float32.
         ValueError: a shape does not fit, or an operand lies on another device than u.
     """
     optional = {"D": D, "z": z, "delta_bias": delta_bias, "state": state}
@@ -67,16 +76,21 @@ def check_operands(
                 f"selective_scan: {name} must be {symbols} = {shape} to fit u and A, "
                 f"got {tuple(named[name].shape)}"
             )
+    rounded = {name for name in ROWS if name in named and named[name].dtype == torch.bfloat16}
+    like = "A" if on_card(u) and "u" in rounded else "u"
     for name, value in named.items():
-        _check_kind(name, value, u)
+        if not (on_card(u) and A.dtype == torch.float32 and name in rounded):
+            _check_kind(name, value, u, like, named[like])
 
 
-def _check_kind(name: str, value: Tensor, u: Tensor) -> None:
+def _check_kind(name: str, value: Tensor, u: Tensor, other: str, like: Tensor) -> None:
     if value.dtype not in (torch.float32, torch.float64):
         remedy = "A must be real" if value.is_complex() else "convert it, or use torch.autocast"
         raise TypeError(f"selective_scan: {name} must be float32 or float64, got {value.dtype}; {remedy}")
-    if value.dtype != u.dtype:
-        raise TypeError(f"selective_scan: {name} is {value.dtype} but u is {u.dtype}; convert one of them")
+    if value.dtype != like.dtype:
+        raise TypeError(
+            f"selective_scan: {name} is {value.dtype} but {other} is {like.dtype}; convert one of them"
+        )
     if value.device != u.device:
         raise ValueError(
             f"selective_scan: {name} is on {value.device} but u is on {u.device}; move one of them"

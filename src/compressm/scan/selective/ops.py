@@ -57,8 +57,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     del delta, B, C, D, bias, state, softplus
     plain, before = _kernels(u).kept_sizes(u, A.shape[1], gated=z is not None, keep=keep)
-    final = u.new_empty(u.shape[0], *A.shape)
-    return u.new_empty(u.shape), final, u.new_empty(plain), u.new_empty(before)
+    final = A.new_empty(u.shape[0], *A.shape)
+    return u.new_empty(u.shape), final, A.new_empty(plain), A.new_empty(before)
 
 
 @torch.library.custom_op("compressm::selective_scan_backward", mutates_args=())
@@ -100,12 +100,12 @@ def _(
     before: Tensor,
     softplus: bool,
 ) -> Gradients:
-    del grad_y, grad_final, delta, D, bias, plain, before, softplus
-    like_u, vector = u.new_empty(u.shape), u.new_empty(u.shape[2])
-    grad_z = u.new_empty(0 if z is None else u.shape)
+    del grad_y, grad_final, D, bias, plain, before, softplus
+    like_u, vector = u.new_empty(u.shape), A.new_empty(u.shape[2])
+    grad_z = u.new_empty(0) if z is None else z.new_empty(z.shape)
     grad_A, grad_B, grad_C = A.new_empty(A.shape), B.new_empty(B.shape), C.new_empty(C.shape)
-    grad_state = u.new_empty(u.shape[0], *A.shape)
-    grad_delta, grad_bias = torch.empty_like(like_u), torch.empty_like(vector)
+    grad_state = A.new_empty(u.shape[0], *A.shape)
+    grad_delta, grad_bias = delta.new_empty(delta.shape), torch.empty_like(vector)
     return like_u, grad_delta, grad_A, grad_B, grad_C, vector, grad_z, grad_bias, grad_state
 
 

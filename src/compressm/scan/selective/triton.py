@@ -9,12 +9,12 @@ steps run against time. States are computed anew from those before every 32nd st
 forward pass keeps: ``N / 8`` bytes for a step and channel. N is padded to an even number, channels to blocks
 of 32; padding is computed, but neither read nor written.
 
-Bytes per step and channel, in float32. Forward: 12 (with a gate 16) and ``N / 8``; where time is cut, 8 more.
-Backward: 24 (32) and ``N / 8`` for states and ``N / 4`` for the gradients of B and C, which each block of
-channels writes for itself; where time is cut, 8 (12) more. Exponentials per state and step: one forward and
-two backward, and one more each where time is cut; a multiprocessor makes 16 a clock, so these, not memory,
-bound the kernels from about N = 16 on. Sums over sequences, segments and blocks are made by PyTorch in a
-fixed order: results repeat bit for bit.
+Bytes per step and channel, in float32 (inputs, outputs and their gradients take half in bfloat16). Forward:
+12 (with a gate 16) and ``N / 8``; where time is cut, 8 more. Backward: 24 (32) and ``N / 8`` for states and
+``N / 4`` for the gradients of B and C, which each block of channels writes for itself; where time is cut, 8
+(12) more. Exponentials per state and step: one forward and two backward, and one more each where time is cut;
+a multiprocessor makes 16 a clock, so these, not memory, bound the kernels from about N = 16 on. Sums over
+sequences, segments and blocks are made by PyTorch in a fixed order: results repeat bit for bit.
 """
 
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ def kept_sizes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[int, int]
 
 
 class _Operands(NamedTuple):
-    """Operands in the kernels' order of memory."""
+    """Operands in the kernels' order of memory; u, delta and z may have longer rows, and be bfloat16."""
 
     u: Tensor
     delta: Tensor
@@ -68,15 +68,15 @@ class _Operands(NamedTuple):
         cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
         bias: Tensor | None, softplus: bool,
     ) -> "_Operands":  # fmt: skip
-        none = u.new_zeros(u.shape[2])
+        none, u = A.new_zeros(u.shape[2]), _by_rows(u)
         return cls(
-            u=u.contiguous(),
-            delta=delta.contiguous(),
+            u=u,
+            delta=_by_rows(delta),
             bias=none if bias is None else bias.contiguous(),
-            z=u if z is None else z.contiguous(),
+            z=u if z is None else _by_rows(z),
             A=_states_first(A * LOG2_E),
-            B=_packed(B),
-            C=_packed(C),
+            B=_packed(B.to(A.dtype)),
+            C=_packed(C.to(A.dtype)),
             D=none if D is None else D.contiguous(),
             softplus=softplus,
             gated=z is not None,
@@ -88,11 +88,11 @@ class _Operands(NamedTuple):
         return self.A.shape[0]
 
     def constants(self, launch: dict[str, Any]) -> dict[str, Any]:
-        """What kernels are compiled for."""
+        """What kernels are compiled for: sizes that do not change with a cut, and which parts there are."""
         _, L, d = self.u.shape
-        even = L % launch["STEPS"] == 0
-        flags = {"SOFTPLUS": self.softplus, "GATED": self.gated, "EVEN": even}
-        return {"d": d, "PERIOD": PERIOD, **flags, **launch}
+        sizes = {"d": d, "DELTA_ROW": self.delta.stride(1), "Z_ROW": self.z.stride(1), "PERIOD": PERIOD}
+        flags = {"SOFTPLUS": self.softplus, "GATED": self.gated, "EVEN": L % launch["STEPS"] == 0}
+        return {**sizes, **flags, **launch}
 
 
 class Cut(NamedTuple):
@@ -132,14 +132,15 @@ def scan_forward(
     given = _Operands.of(u, delta, A, B, C, D, z, bias, softplus)
     cut = Cut.forward(u)
     _, kept = kept_sizes(u, A.shape[1], gated=False, keep=keep)
-    before, y = u.new_empty(kept), torch.empty_like(given.u)
+    before, y = A.new_empty(kept), u.new_empty(u.shape)
     with torch.cuda.device(u.get_device()):
         entering = _entering(given, given.u, given.B, state, cut, adjoint=False)
         triton_kernels.outputs[cut.programs, cut.segments](
             given.u, given.delta, given.bias, given.z, given.A, given.B, given.C, given.D, entering, before,
-            y, u.shape[1], given.states, cut.length, KEEP=keep, **given.constants(_TILES),
+            y, u.shape[1], given.states, cut.length,
+            U_ROW=given.u.stride(1), KEEP=keep, **given.constants(_TILES),
         )  # fmt: skip
-    return y, _channels_first(entering[:, -1], A), u.new_empty(0), before
+    return y, _channels_first(entering[:, -1], A), A.new_empty(0), before
 
 
 def scan_backward(
@@ -152,18 +153,18 @@ def scan_backward(
     given = _Operands.of(u, delta, A, B, C, D, z, bias, softplus)
     (batch, L, d), N, block = u.shape, given.states, _GRADIENTS["BLOCK"]
     cut = Cut.backward(u)
-    grad_y = torch.zeros_like(given.u) if grad_y is None else grad_y.contiguous()
-    grad_u, grad_delta, grad_z = (torch.empty_like(given.u) for _ in range(3))
-    between = u.new_empty(cut.programs, cut.segments, PERIOD // _GRADIENTS["STEPS"] - 1, N, block)
-    grad_A = u.new_empty(batch, cut.segments, N, d)
-    sums = u.new_empty(2, -(-d // block), *given.B.shape)
-    grad_D, grad_bias = u.new_empty(2, batch, cut.segments, d)
+    grad_y = u.new_zeros(u.shape) if grad_y is None else grad_y.contiguous()
+    grad_u, grad_delta, grad_z = (x.new_empty(u.shape) for x in (given.u, given.delta, given.z))
+    between = A.new_empty(cut.programs, cut.segments, PERIOD // _GRADIENTS["STEPS"] - 1, N, block)
+    grad_A = A.new_empty(batch, cut.segments, N, d)
+    sums = A.new_empty(2, -(-d // block), *given.B.shape)
+    grad_D, grad_bias = A.new_empty(2, batch, cut.segments, d)
     with torch.cuda.device(u.get_device()):
         returning = _entering(given, grad_y, given.C, grad_final, cut, adjoint=True)
         triton_gradients.gradients[cut.programs, cut.segments](
             given.u, given.delta, given.bias, given.z, given.A, given.B, given.C, given.D, grad_y, before,
             between, returning, grad_u, grad_delta, grad_z, grad_A, sums, grad_D, grad_bias,
-            L, N, cut.length, sums[0].numel(), **given.constants(_GRADIENTS),
+            L, N, cut.length, sums[0].numel(), U_ROW=given.u.stride(1), **given.constants(_GRADIENTS),
         )  # fmt: skip
     grad_B, grad_C = (_unpacked(share, B) for share in sums.sum(1))
     return (
@@ -184,14 +185,14 @@ def _entering(
 ) -> Tensor:
     """What enters each segment, (batch, segments, N, d)."""
     (batch, L, d), N = x.shape, given.states
-    initial = x.new_zeros(batch, N, d) if start is None else _states_first(start)
+    initial = given.A.new_zeros(batch, N, d) if start is None else _states_first(start)
     if cut.segments == 1:
         return initial.unsqueeze(1)
     cut = Cut(batch * -(-d // _TILES["BLOCK"]), cut.segments, cut.length)
-    ends, totals = x.new_empty(batch, cut.segments, N, d), x.new_empty(batch, cut.segments, d)
+    ends, totals = (given.A.new_empty(batch, cut.segments, *size) for size in ((N, d), (d,)))
     triton_kernels.segment_ends[cut.programs, cut.segments - 1](
         x, given.delta, given.bias, given.z, given.A, weights, ends, totals, L, N, cut.length,
-        ADJOINT=adjoint, **given.constants(_TILES),
+        X_ROW=x.stride(1), ADJOINT=adjoint, **given.constants(_TILES),
     )  # fmt: skip
     triton_kernels.carry[batch * -(-d // _CARRY["BLOCK"]), N](
         ends, totals, given.A, initial, N, cut.segments, d=d, ADJOINT=adjoint, **_CARRY
@@ -213,6 +214,12 @@ def _channels_first(x: Tensor, A: Tensor) -> Tensor:
     return x.mT[..., : A.shape[1]].clone(memory_format=torch.contiguous_format)
 
 
+def _by_rows(x: Tensor) -> Tensor:
+    """The same numbers with channels side by side and all rows equally far apart."""
+    even = x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
+    return x if even else x.contiguous()
+
+
 def _packed(x: Tensor) -> Tensor:
     """(batch, L, N) as (batch, periods, N, PERIOD), with zeros behind the last step and an odd N."""
     batch, L, N = x.shape
@@ -221,6 +228,6 @@ def _packed(x: Tensor) -> Tensor:
 
 
 def _unpacked(x: Tensor, like: Tensor) -> Tensor:
-    """What :func:`_packed` made, as it was."""
+    """What :func:`_packed` made, in the size and type of ``like``."""
     batch, L, N = like.shape
-    return x.mT.reshape(batch, -1, x.shape[2])[:, :L, :N].contiguous()
+    return x.mT.reshape(batch, -1, x.shape[2])[:, :L, :N].to(like.dtype).contiguous()

@@ -18,8 +18,10 @@ from compressm.scan.selective.triton_tiles import (
     column_sums,
     inside_of,
     lane_places,
+    places,
     sigmoid,
     states,
+    tile_of,
     time_steps,
 )
 
@@ -41,7 +43,8 @@ def _states_before(kept, stride, room, i, N, BLOCK: tl.constexpr):
 def gradients(
     u, delta, bias, z, A, B, C, D, grad_y, kept, between, returning,
     grad_u, grad_delta, grad_z, grad_A, sums, grad_D, grad_bias, L, N, length, span,
-    d: tl.constexpr, STEPS: tl.constexpr, PERIOD: tl.constexpr, BLOCK: tl.constexpr,
+    d: tl.constexpr, U_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, Z_ROW: tl.constexpr,
+    STEPS: tl.constexpr, PERIOD: tl.constexpr, BLOCK: tl.constexpr,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a segment of ``length`` steps; ``returning`` becomes what leaves it for the past.
@@ -64,7 +67,6 @@ def gradients(
     room = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + segment
     room = between + room * (PERIOD // STEPS - 1) * N * BLOCK + lanes
     steps = tl.arange(0, STEPS)
-    at = (steps * d)[:, None] + c[None, :]
     which, step_of_lane, first_lane = lane_places(STEPS)
     lane_at = sums + which * span + step_of_lane
     begin, end = segment * length, tl.minimum(L, segment * length + length)
@@ -75,12 +77,12 @@ def gradients(
         period = sequence * periods + opening // PERIOD
         for i in tl.range(0, tiles - 1, num_stages=1):
             start = opening + i * STEPS
-            first = (sequence * L + start) * d
+            first = sequence * L + start
             inside = inside_of(L - start, known, STEPS, EVEN)
             # Registers are scarce: what a tile needs once is not kept from tile to tile.
             shift = tl.load(bias + c, mask=known, other=0.0)
-            dt = time_steps(delta + first + at, shift, inside, SOFTPLUS)
-            v = dt * tl.load(u + first + at, mask=inside, other=0.0)
+            dt = time_steps(delta, first, c, shift, inside, DELTA_ROW, STEPS, SOFTPLUS)
+            v = dt * tile_of(u, first, c, inside, U_ROW, STEPS)
             b_at = B + period * N * PERIOD + i * STEPS + steps
             before, stride = _states_before(kept + period * N * d + c, d, room, i, N, BLOCK)
             for n in tl.range(0, N, num_stages=1):
@@ -92,14 +94,14 @@ def gradients(
         for k in tl.range(0, tiles, num_stages=1):
             i = tiles - 1 - k
             start = opening + i * STEPS
-            first = (sequence * L + start) * d
+            first = sequence * L + start
             inside = inside_of(L - start, known, STEPS, EVEN)
             shift = tl.load(bias + c, mask=known, other=0.0)
-            dt = time_steps(delta + first + at, shift, inside, SOFTPLUS)
-            v = dt * tl.load(u + first + at, mask=inside, other=0.0)
-            g = tl.load(grad_y + first + at, mask=inside, other=0.0)
+            dt = time_steps(delta, first, c, shift, inside, DELTA_ROW, STEPS, SOFTPLUS)
+            v = dt * tile_of(u, first, c, inside, U_ROW, STEPS)
+            g = tile_of(grad_y, first, c, inside, d, STEPS)
             if GATED:
-                gate = tl.load(z + first + at, mask=inside, other=0.0)
+                gate = tile_of(z, first, c, inside, Z_ROW, STEPS)
                 g *= gate * sigmoid(gate)
             plain, grad_v, grad_dt = tl.zeros_like(v), tl.zeros_like(v), tl.zeros_like(v)
             weights = period * N * PERIOD + i * STEPS + steps
@@ -126,20 +128,24 @@ def gradients(
                 tl.store(slope_at + n * d, slope + tl.sum(dt * left, axis=0), mask=known)
                 tl.store(back_at + n * d, back, mask=known)
                 tl.store(lane_at + own + n * PERIOD, column_sums(w * v, g * tile), mask=first_lane)
-            x = tl.load(u + first + at, mask=inside, other=0.0)
+            x = tile_of(u, first, c, inside, U_ROW, STEPS)
             direct = tl.load(D + c, mask=known, other=0.0)
             grad_dt += grad_v * x
             if SOFTPLUS:
                 shift = tl.load(bias + c, mask=known, other=0.0)
-                grad_dt *= sigmoid(tl.load(delta + first + at, mask=inside, other=0.0) + shift[None, :])
-            tl.store(grad_u + first + at, grad_v * dt + direct[None, :] * g, mask=inside)
-            tl.store(grad_delta + first + at, grad_dt, mask=inside)
+                grad_dt *= sigmoid(tile_of(delta, first, c, inside, DELTA_ROW, STEPS) + shift[None, :])
+            tl.store(places(grad_u, first, c, d, STEPS), grad_v * dt + direct[None, :] * g, mask=inside)
+            tl.store(places(grad_delta, first, c, d, STEPS), grad_dt, mask=inside)
             if GATED:
-                given = tl.load(grad_y + first + at, mask=inside, other=0.0)
-                gate = tl.load(z + first + at, mask=inside, other=0.0)
+                given = tile_of(grad_y, first, c, inside, d, STEPS)
+                gate = tile_of(z, first, c, inside, Z_ROW, STEPS)
                 open_ = sigmoid(gate)
                 slope_z = open_ * (1.0 + gate * (1.0 - open_))
-                tl.store(grad_z + first + at, given * (plain + x * direct[None, :]) * slope_z, mask=inside)
+                tl.store(
+                    places(grad_z, first, c, d, STEPS),
+                    given * (plain + x * direct[None, :]) * slope_z,
+                    mask=inside,
+                )
             sum_D += tl.sum(g * x, axis=0)
             sum_bias += tl.sum(tl.where(inside, grad_dt, 0.0), axis=0)
             tl.debug_barrier()

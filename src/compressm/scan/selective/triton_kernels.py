@@ -5,9 +5,10 @@ tile's inputs are read once for all N states, which follow one after the other; 
 memory, where the cache has them. While one state is worked on, the operands of the next are under way, so N
 is even: an odd one gets a state that is always 0.
 
-Time is cut into periods, over which B and C are packed: (batch, periods, N, PERIOD), with 0 behind the last
-step. A is (N, d) and times log2(e). States at segments' borders are (batch, segments, N, d), states that the
-backward pass starts from (batch, periods, N, d).
+Rows of u, delta and z are float32 or bfloat16 and may be parts of longer ones; they become float32 in
+registers. Time is cut into periods, over which B and C are packed: (batch, periods, N, PERIOD), with 0 behind
+the last step. A is (N, d) and times log2(e). States at segments' borders are (batch, segments, N, d), states
+that the backward pass starts from (batch, periods, N, d).
 """
 
 # mypy: ignore-errors
@@ -17,7 +18,7 @@ import triton
 import triton.language as tl
 
 from compressm.scan.runtime.columns import row
-from compressm.scan.selective.triton_tiles import inside_of, sigmoid, states, time_steps
+from compressm.scan.selective.triton_tiles import inside_of, places, sigmoid, states, tile_of, time_steps
 
 UNALIGNED = ["u", "x", "delta", "bias", "z", "D", "y", "A", "ends", "totals", "entering", "kept"]
 
@@ -34,7 +35,8 @@ def _operands(A, B, C, packed, state, n, known, d: tl.constexpr, STEPS: tl.const
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def outputs(
     u, delta, bias, z, A, B, C, D, entering, kept, y, L, N, length,
-    d: tl.constexpr, STEPS: tl.constexpr, PERIOD: tl.constexpr, BLOCK: tl.constexpr,
+    d: tl.constexpr, U_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, Z_ROW: tl.constexpr,
+    STEPS: tl.constexpr, PERIOD: tl.constexpr, BLOCK: tl.constexpr,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, KEEP: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Outputs of a segment of ``length`` steps; ``entering`` becomes what leaves it.
@@ -49,15 +51,14 @@ def outputs(
     shift = tl.load(bias + c, mask=known, other=0.0)
     direct = tl.load(D + c, mask=known, other=0.0)
     state = entering + (sequence * tl.num_programs(1) + segment) * N * d + c
-    at = (tl.arange(0, STEPS) * d)[:, None] + c[None, :]
     begin = segment * length
     for start in tl.range(begin, tl.minimum(L, begin + length), STEPS, num_stages=1):
-        first = (sequence * L + start) * d
+        first = sequence * L + start
         inside = inside_of(L - start, known, STEPS, EVEN)
-        dt = time_steps(delta + first + at, shift, inside, SOFTPLUS)
-        x = tl.load(u + first + at, mask=inside, other=0.0)
+        dt = time_steps(delta, first, c, shift, inside, DELTA_ROW, STEPS, SOFTPLUS)
+        x = tile_of(u, first, c, inside, U_ROW, STEPS)
         if GATED:
-            gate = tl.load(z + first + at, mask=inside, other=0.0)
+            gate = tile_of(z, first, c, inside, Z_ROW, STEPS)
         out = x * direct[None, :]
         x *= dt
         since = tl.multiple_of(start % PERIOD, STEPS)
@@ -84,7 +85,7 @@ def outputs(
             tl.store(state + (n + 1) * d, next_h, mask=known)
         if GATED:
             out *= gate * sigmoid(gate)
-        tl.store(y + first + at, out, mask=inside)
+        tl.store(places(y, first, c, d, STEPS), out, mask=inside)
         # States are read by the threads that wrote them; this says so to those who order memory.
         tl.debug_barrier()
 
@@ -92,7 +93,8 @@ def outputs(
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def segment_ends(
     x, delta, bias, z, A, weights, ends, totals, L, N, length,
-    d: tl.constexpr, STEPS: tl.constexpr, PERIOD: tl.constexpr, BLOCK: tl.constexpr,
+    d: tl.constexpr, X_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, Z_ROW: tl.constexpr,
+    STEPS: tl.constexpr, PERIOD: tl.constexpr, BLOCK: tl.constexpr,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, ADJOINT: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """What leaves each segment if nothing enters it, and the sum of its time steps, (batch, segments, d).
@@ -112,19 +114,18 @@ def segment_ends(
     shift = tl.load(bias + c, mask=known, other=0.0)
     total = tl.zeros_like(shift)
     place = sequence * (tl.num_programs(1) + 1) + segment
-    at = (tl.arange(0, STEPS) * d)[:, None] + c[None, :]
     begin = segment * length
     tiles = (tl.minimum(L, begin + length) - begin + STEPS - 1) // STEPS
     for i in tl.range(0, tiles, num_stages=1):
         start = begin + (tiles - 1 - i if ADJOINT else i) * STEPS
-        first = (sequence * L + start) * d
+        first = sequence * L + start
         inside = inside_of(L - start, known, STEPS, EVEN)
-        dt = time_steps(delta + first + at, shift, inside, SOFTPLUS)
+        dt = time_steps(delta, first, c, shift, inside, DELTA_ROW, STEPS, SOFTPLUS)
         total += tl.sum(dt, axis=0)
-        value = tl.load(x + first + at, mask=inside, other=0.0)
+        value = tile_of(x, first, c, inside, X_ROW, STEPS)
         if ADJOINT:
             if GATED:
-                gate = tl.load(z + first + at, mask=inside, other=0.0)
+                gate = tile_of(z, first, c, inside, Z_ROW, STEPS)
                 value *= gate * sigmoid(gate)
         else:
             value *= dt

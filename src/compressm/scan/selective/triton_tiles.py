@@ -53,9 +53,23 @@ def softplus(x):
 
 
 @triton.jit
-def time_steps(delta, shift, inside, SOFTPLUS: tl.constexpr):
+def places(x, first, c, ROW: tl.constexpr, STEPS: tl.constexpr):
+    """Where a tile's elements are: ``first`` is its first row, and a row is ROW elements behind the last."""
+    return x + first * ROW + ((tl.arange(0, STEPS) * ROW)[:, None] + c[None, :])
+
+
+@triton.jit
+def tile_of(x, first, c, inside, ROW: tl.constexpr, STEPS: tl.constexpr):
+    """A tile in float32; 0 outside."""
+    return tl.load(places(x, first, c, ROW, STEPS), mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def time_steps(
+    delta, first, c, shift, inside, ROW: tl.constexpr, STEPS: tl.constexpr, SOFTPLUS: tl.constexpr
+):
     """Time steps of a tile; 0 outside, where nothing decays and nothing is added."""
-    step = tl.load(delta, mask=inside, other=0.0) + shift[None, :]
+    step = tile_of(delta, first, c, inside, ROW, STEPS) + shift[None, :]
     if SOFTPLUS:
         step = softplus(step)
     return tl.where(inside, step, 0.0)
