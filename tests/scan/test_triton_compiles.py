@@ -15,6 +15,7 @@ triton = pytest.importorskip("triton", reason="Triton has no wheels for this pla
 
 LTI = importlib.import_module("compressm.scan.lti.triton")
 SELECTIVE = importlib.import_module("compressm.scan.selective.triton")
+CONVOLUTION = importlib.import_module("compressm.scan.short_convolution.triton")
 SSD = importlib.import_module("compressm.scan.ssd.triton")
 POINTWISE, SKIP = (
     importlib.import_module(f"compressm.{name}_triton") for name in ("models.pointwise", "layers.skip")
@@ -45,6 +46,9 @@ EACH = SimpleNamespace(kernels=SSD.vector)
 FUTURE = {"PER_CHANNEL": True, "ADJOINT": True}
 ROWS = {"H": 512, "ROWS": Tiles.of(1, 512).rows, "COLUMNS": Tiles.of(1, 512).columns}
 FLAT = {"DROPOUT": True, "BLOCK": TILE}
+FILTERS = {"channels": 1000, "X_ROW": 2000, "K": 4, "SILU": True}
+FORWARD = FILTERS | {name: CONVOLUTION._FORWARD[name] for name in ("ROWS", "COLUMNS")}
+BACKWARD = FILTERS | {name: CONVOLUTION._BACKWARD[name] for name in ("STEPS", "BLOCK")} | {"AROUND": 4}
 KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "lti chunk_ends": (LTI, STATES | {"FLIP": True, "ADJOINT": True}, LTI._LAUNCH),
     "lti carry": (LTI, LTI_CARRY | {"LOG_LENGTH": 6, "ADJOINT": True}, LTI._CARRY),
@@ -59,6 +63,10 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "selective gradients": (BACK, GATED | {"U_ROW": 1000}, SELECTIVE._GRADIENTS),
     "selective outputs, bfloat16": (FORTH, GATED | {"U_ROW": 2000, "KEEP": True}, SELECTIVE._TILES),
     "selective gradients, bfloat16": (BACK, GATED | {"U_ROW": 2000}, SELECTIVE._GRADIENTS),
+    "convolution convolve": (CONVOLUTION, FORWARD, CONVOLUTION._FORWARD),
+    "convolution gradients": (CONVOLUTION, BACKWARD, CONVOLUTION._BACKWARD),
+    "convolution convolve, bfloat16": (CONVOLUTION, FORWARD, CONVOLUTION._FORWARD),
+    "convolution gradients, bfloat16": (CONVOLUTION, BACKWARD, CONVOLUTION._BACKWARD),
     "ssd chunk_ends": (SSD, VECTOR["K, V"] | FUTURE, SSD._TILES),
     "ssd chunk_ends, scalar": (SSD, SCALAR["K, V"] | dict.fromkeys(FUTURE, False), SSD._TILES),
     "ssd carry": (SSD, FUTURE | {"BLOCK": SSD.CARRY_BLOCK, "STAGES": 4}, SSD._CARRY),
@@ -82,8 +90,10 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 
 IN_REGISTERS = {name for name in KERNELS if name.startswith("lti") and "carry" not in name}
 IN_REGISTERS |= {name for name in KERNELS if name.startswith("selective") and "carry" not in name}
+IN_REGISTERS |= {"convolution gradients", "convolution gradients, bfloat16"}
 ROWS_OF: dict[str, tuple[str, ...]] = collections.defaultdict(tuple)
 ROWS_OF["lti"] = ("v", "g", "x")
+ROWS_OF["short_convolution"] = ("x", "y", "grad_y", "grad_x")
 ROWS_OF["selective"] = ("u", "delta", "z", "y", "x", "grad_y", "grad_u", "grad_delta", "grad_z")
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from compressm.scan.runtime.rows import by_rows
 from compressm.scan.selective import triton_gradients, triton_kernels
 from compressm.scan.selective.cpu import LOG2_E, Gradients
 
@@ -68,12 +69,12 @@ class _Operands(NamedTuple):
         cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
         bias: Tensor | None, softplus: bool,
     ) -> "_Operands":  # fmt: skip
-        none, u = A.new_zeros(u.shape[2]), _by_rows(u)
+        none, u = A.new_zeros(u.shape[2]), by_rows(u)
         return cls(
             u=u,
-            delta=_by_rows(delta),
+            delta=by_rows(delta),
             bias=none if bias is None else bias.contiguous(),
-            z=u if z is None else _by_rows(z),
+            z=u if z is None else by_rows(z),
             A=_states_first(A * LOG2_E),
             B=_packed(B.to(A.dtype)),
             C=_packed(C.to(A.dtype)),
@@ -212,12 +213,6 @@ def _states_first(x: Tensor) -> Tensor:
 def _channels_first(x: Tensor, A: Tensor) -> Tensor:
     """(..., N, d) as new memory of (..., d, N), without what was padded."""
     return x.mT[..., : A.shape[1]].clone(memory_format=torch.contiguous_format)
-
-
-def _by_rows(x: Tensor) -> Tensor:
-    """The same numbers with channels side by side and all rows equally far apart."""
-    even = x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
-    return x if even else x.contiguous()
 
 
 def _packed(x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Short causal convolutions, one filter for each channel, with bias and SiLU, as recurrences stand behind.
 
 ``reference`` is the ground truth, on any device. ``cpu`` is the fast form: two kernels, written with the
-vectors of the selective scan and with ``strips``. ``ops`` makes it an operator of PyTorch.
+vectors of the selective scan and with ``strips``. ``triton`` (with ``triton_kernels``) is that of CUDA
+devices. ``ops`` makes it an operator of PyTorch.
 """
 
 from torch import Tensor
@@ -33,10 +34,10 @@ def short_convolution(
         bias: (channels,).
         window: the last K - 1 inputs before the first, (batch, channels, K - 1); zero if None.
         silu: whether ``act`` is SiLU, ``a sigmoid(a)``, or nothing.
-        form: "kernel" runs compiled kernels (float32 or bfloat16 on a CPU, sums in float32), which keep
-            nothing but their operands for the backward pass, "reference" is plain PyTorch, "auto" takes
-            "kernel" where it serves and there is more than one step: a stream has no passes over memory to
-            save, and is exported as it is.
+        form: "kernel" runs compiled kernels (float32 or bfloat16 on a CPU, or on a CUDA device where Triton
+            is installed; sums in float32), which keep nothing but their operands for the backward pass,
+            "reference" is plain PyTorch, "auto" takes "kernel" where it serves and there is more than one
+            step: a stream has no passes over memory to save, and is exported as it is.
 
     Returns:
         Outputs, (batch, L, channels), and the last K - 1 inputs, (batch, channels, K - 1).

@@ -1,8 +1,11 @@
 """Checks of the operands, with messages that name the argument, its value and the remedy."""
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 FORMS = ("auto", "kernel", "reference")
 
 
@@ -13,14 +16,15 @@ def check_form(form: str, x: Tensor) -> None:
     if form == "kernel" and not served(x):
         raise ValueError(
             f"short_convolution: form='kernel' serves float32 and bfloat16 on the CPU, but x is "
-            f"{x.dtype} on {x.device}; take form='auto'"
+            f"{x.dtype} on {x.device}; take form='auto' (a CUDA device is served where Triton is installed)"
         )
 
 
 def served(x: Tensor) -> bool:
     """Whether the kernels serve x's device and dtype; autocast wants float32 rounded, which PyTorch does."""
-    plain = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and (plain or x.dtype == torch.bfloat16)
+    device = x.device.type
+    plain = x.dtype == torch.float32 and not torch.is_autocast_enabled(device)
+    return (device == "cpu" or (device == "cuda" and HAS_TRITON)) and (plain or x.dtype == torch.bfloat16)
 
 
 def check_operands(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> None:

@@ -3,12 +3,19 @@
 As a registered operator it is one node to ``torch.compile`` and ``torch.export``.
 """
 
+import importlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from compressm.scan.short_convolution.cpu import Gradients, convolve, convolve_backward
+from compressm.scan.short_convolution import cpu
+from compressm.scan.short_convolution.cpu import Gradients
+
+
+def _kernels(x: Tensor) -> Any:
+    """The module whose ``convolve`` and ``convolve_backward`` serve x's device."""
+    return importlib.import_module("compressm.scan.short_convolution.triton") if x.is_cuda else cpu
 
 
 @torch.library.custom_op("compressm::short_convolution", mutates_args=())
@@ -16,7 +23,8 @@ def short_convolution_op(
     x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None, silu: bool
 ) -> tuple[Tensor, Tensor]:
     """Outputs and final window."""
-    return convolve(x, weight, bias, window, silu=silu)
+    y, final = _kernels(x).convolve(x, weight, bias, window, silu=silu)
+    return y, final
 
 
 @short_convolution_op.register_fake
@@ -38,7 +46,8 @@ def short_convolution_backward_op(
     silu: bool,
 ) -> Gradients:
     """Gradients of x, weight, bias and window, whether given or not; the last empty without a window."""
-    return convolve_backward(grad_y, grad_final, x, weight, bias, window, silu=silu)
+    grads: Gradients = _kernels(x).convolve_backward(grad_y, grad_final, x, weight, bias, window, silu=silu)
+    return grads
 
 
 @short_convolution_backward_op.register_fake
