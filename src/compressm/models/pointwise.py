@@ -60,18 +60,21 @@ def glu_dropout_residual(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor
         return gate_dropout_residual(
             x, F.linear(hidden, value, value_bias), F.linear(hidden, gate, gate_bias), p
         )
-    if x.device.type == "cuda" and _served(x, p):
-        # The bias' gradient sums a matrix that the kernel has at hand; a product with a bias would have it
-        # read again. Under autocast the product may be in half precision: the kernel reads it as it is.
-        on_cuda: Tensor = glu_op(x, F.linear(hidden, weight), bias, _seed(x, p), p)
-        return on_cuda
-    both = F.linear(hidden, weight, bias)
+    if not _served(x, p, hidden):
+        return _gate(x, F.linear(hidden, weight, bias), p)
+    # The kernels have the product at hand, to add the bias and to sum its gradient; a product with a bias
+    # would have it written once and read once more. Under autocast it may be in half precision.
+    both = F.linear(hidden, weight)
     if not _served(x, p, both):
-        # Under autocast the product may be in half precision; the residual stream is not.
-        a, b = both.to(x.dtype).chunk(2, dim=-1)
-        return x + F.dropout(a * torch.sigmoid(b), p)
-    out: Tensor = glu_op(x, both, None, _seed(x, p), p)
+        return _gate(x, both + bias, p)
+    out: Tensor = glu_op(x, both, bias, _seed(x, p), p)
     return out
+
+
+def _gate(x: Tensor, both: Tensor, p: float) -> Tensor:
+    """In plain PyTorch. Under autocast the product may be in half precision; the residual stream is not."""
+    a, b = both.to(x.dtype).chunk(2, dim=-1)
+    return x + F.dropout(a * torch.sigmoid(b), p)
 
 
 def _served(x: Tensor, p: float, *products: Tensor) -> bool:

@@ -15,10 +15,17 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from compressm.scan.runtime.pointers import compiled, float32_pointer, uint16_pointer, worker
+from compressm.scan.runtime.pointers import (
+    compiled,
+    float32_pointer,
+    float64_pointer,
+    uint16_pointer,
+    worker,
+)
 from compressm.scan.runtime.vectors import item, put
 
 CHUNK = 1 << 10  # elements whose mask is made at once
+SUMMED = 32  # rows whose gradients of a bias are added up in float32
 SQRT_HALF = np.float32(0.7071067811865476)
 INVERSE_SQRT_2PI = np.float32(0.3989422804014327)
 LOG2_E = np.float32(1.4426950408889634)
@@ -182,52 +189,112 @@ def _gelu_dropout_backward(arguments: Any, half: Any) -> None:
 
 
 @compiled
-def _gate_setting(words: Any) -> Any:
-    """Width of a row, stride of rows of a and b, and this worker's first and last row."""
-    number, workers = worker(words)
-    rows = words[2] // words[6]
-    return words[6], words[7], rows, rows * number // workers, rows * (number + 1) // workers
-
-
-@compiled
 def _gate_dropout(arguments: Any, half: Any) -> None:
-    """``out = x + a * sigmoid(b) * kept``, row by row.
-
-    Words after the setting: width of a row, stride of the rows of a and b. Arrays: x, a and b (``half``),
-    out.
-    """
-    words = carray(arguments, (12,))
-    width, stride, rows, first, last = _gate_setting(words)
+    """``out = x + a * sigmoid(b) * kept``. Arrays: x, a and b (``half``), out."""
+    words = carray(arguments, (10,))
+    number, workers = worker(words)
+    first, last = _share(words[2], number, workers)
     seed, threshold, scale = _setting(words)
-    x, out = (
-        carray(float32_pointer(words[8]), (rows, width)),
-        carray(float32_pointer(words[11]), (rows, width)),
-    )
-    a, b = carray(half(words[9]), (rows, stride)), carray(half(words[10]), (rows, stride))
-    kept = np.empty(width, np.float32)
-    for row in range(first, last):
-        _fill(kept, np.uint32(row * width), seed, threshold, scale)
-        _gate(x[row], a[row, :width], b[row, :width], kept, out[row])
+    x, out = (carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[9]), (words[2],)))
+    a, b = carray(half(words[7]), (words[2],)), carray(half(words[8]), (words[2],))
+    mask = np.empty(CHUNK, np.float32)
+    for start in range(first, last, CHUNK):
+        stop = min(start + CHUNK, last)
+        kept = mask[: stop - start]
+        _fill(kept, np.uint32(start), seed, threshold, scale)
+        _gate(x[start:stop], a[start:stop], b[start:stop], kept, out[start:stop])
 
 
 @compiled
 def _gate_dropout_backward(arguments: Any, half: Any) -> None:
-    """Gradients of a and b, with their strides. Words as :func:`_gate_dropout`.
-
-    Arrays: a and b (``half``), grad, gradients of a and b (``half``).
-    """
-    words = carray(arguments, (13,))
-    width, stride, rows, first, last = _gate_setting(words)
+    """Gradients of a and b. Arrays: a and b (``half``), grad, gradients of a and b (``half``)."""
+    words = carray(arguments, (11,))
+    number, workers = worker(words)
+    first, last = _share(words[2], number, workers)
     seed, threshold, scale = _setting(words)
-    a, b = carray(half(words[8]), (rows, stride)), carray(half(words[9]), (rows, stride))
-    grad = carray(float32_pointer(words[10]), (rows, width))
-    grad_a, grad_b = carray(half(words[11]), (rows, stride)), carray(half(words[12]), (rows, stride))
-    kept = np.empty(width, np.float32)
-    for row in range(first, last):
-        _fill(kept, np.uint32(row * width), seed, threshold, scale)
+    a, b = carray(half(words[6]), (words[2],)), carray(half(words[7]), (words[2],))
+    grad = carray(float32_pointer(words[8]), (words[2],))
+    grad_a, grad_b = carray(half(words[9]), (words[2],)), carray(half(words[10]), (words[2],))
+    mask = np.empty(CHUNK, np.float32)
+    for start in range(first, last, CHUNK):
+        stop = min(start + CHUNK, last)
+        kept = mask[: stop - start]
+        _fill(kept, np.uint32(start), seed, threshold, scale)
         _gate_backward(
-            a[row, :width], b[row, :width], kept, grad[row], grad_a[row, :width], grad_b[row, :width]
+            a[start:stop], b[start:stop], kept, grad[start:stop], grad_a[start:stop], grad_b[start:stop]
         )
+
+
+@compiled
+def _glu_row(x: Any, a: Any, b: Any, bias_a: Any, bias_b: Any, kept: Any, out: Any) -> None:
+    for i in range(kept.size):
+        out[i] = x[i] + (item(a, i) + bias_a[i]) * _sigmoid(item(b, i) + bias_b[i]) * kept[i]
+
+
+@compiled
+def _glu_row_backward(a: Any, b: Any, bias_a: Any, bias_b: Any, kept: Any, grad: Any, grad_a: Any,
+                      grad_b: Any, sum_a: Any, sum_b: Any) -> None:  # fmt: skip
+    for i in range(kept.size):
+        open_ = _sigmoid(item(b, i) + bias_b[i])
+        passed = grad[i] * kept[i] * open_
+        closing = passed * (item(a, i) + bias_a[i]) * (ONE - open_)
+        put(grad_a, i, passed)
+        put(grad_b, i, closing)
+        sum_a[i] += passed
+        sum_b[i] += closing
+
+
+@compiled
+def _glu_dropout(arguments: Any, half: Any) -> None:
+    """``out = x + a * sigmoid(b) * kept``, a and b being the halves of rows of ``both + bias``.
+
+    Words after the setting: width of a row. Arrays: x, both (``half``, two wide), bias, out.
+    """
+    words = carray(arguments, (11,))
+    number, workers = worker(words)
+    width = words[6]
+    rows = words[2] // width
+    seed, threshold, scale = _setting(words)
+    x, out = (
+        carray(float32_pointer(words[7]), (rows, width)),
+        carray(float32_pointer(words[10]), (rows, width)),
+    )
+    both, bias = carray(half(words[8]), (rows, 2 * width)), carray(float32_pointer(words[9]), (2 * width,))
+    kept = np.empty(width, np.float32)
+    for row in range(rows * number // workers, rows * (number + 1) // workers):
+        _fill(kept, np.uint32(row * width), seed, threshold, scale)
+        _glu_row(x[row], both[row, :width], both[row, width:], bias[:width], bias[width:], kept, out[row])
+
+
+@compiled
+def _glu_dropout_backward(arguments: Any, half: Any) -> None:
+    """Gradient of both, and each worker's share of that of the bias.
+
+    Words as :func:`_glu_dropout`. Arrays: both (``half``), bias, grad, gradient of both (``half``), shares
+    (workers, 2 width) in float64.
+    """
+    words = carray(arguments, (12,))
+    number, workers = worker(words)
+    width = words[6]
+    rows = words[2] // width
+    seed, threshold, scale = _setting(words)
+    both, bias = carray(half(words[7]), (rows, 2 * width)), carray(float32_pointer(words[8]), (2 * width,))
+    grad = carray(float32_pointer(words[9]), (rows, width))
+    grad_both = carray(half(words[10]), (rows, 2 * width))
+    share = carray(float64_pointer(words[11]), (workers, 2 * width))[number]
+    kept, part = np.empty(width, np.float32), np.empty(2 * width, np.float32)
+    first, last = rows * number // workers, rows * (number + 1) // workers
+    share[:] = 0
+    for start in range(first, last, SUMMED):
+        part[:] = 0
+        for row in range(start, min(start + SUMMED, last)):
+            _fill(kept, np.uint32(row * width), seed, threshold, scale)
+            _glu_row_backward(
+                both[row, :width], both[row, width:], bias[:width], bias[width:], kept, grad[row],
+                grad_both[row, :width], grad_both[row, width:], part[:width], part[width:],
+            )  # fmt: skip
+        for i in range(2 * width):
+            share[i] += part[i]
 
 
 @compiled
@@ -312,6 +379,26 @@ def gate_backward_float32(arguments: Any) -> None:
 def gate_backward_bfloat16(arguments: Any) -> None:
     """Kernel of :func:`_gate_dropout_backward` for products in bfloat16."""
     _gate_dropout_backward(arguments, uint16_pointer)
+
+
+def glu_float32(arguments: Any) -> None:
+    """Kernel of :func:`_glu_dropout` for products in float32."""
+    _glu_dropout(arguments, float32_pointer)
+
+
+def glu_bfloat16(arguments: Any) -> None:
+    """Kernel of :func:`_glu_dropout` for products in bfloat16."""
+    _glu_dropout(arguments, uint16_pointer)
+
+
+def glu_backward_float32(arguments: Any) -> None:
+    """Kernel of :func:`_glu_dropout_backward` for products in float32."""
+    _glu_dropout_backward(arguments, float32_pointer)
+
+
+def glu_backward_bfloat16(arguments: Any) -> None:
+    """Kernel of :func:`_glu_dropout_backward` for products in bfloat16."""
+    _glu_dropout_backward(arguments, uint16_pointer)
 
 
 def swiglu_float32(arguments: Any) -> None:
