@@ -75,18 +75,20 @@ class ModalLayer(StateSpaceLayer):
         lam, B, C = self.eigenvalues(), self.input_matrix(), self.output_matrix()
         if lti.on_card(u) and lti.halves(u, self.input_dim):
             u = u.to(torch.bfloat16)  # once for the recurrence and the skip term
+        # A CPU's kernels add the skip term while they have its rows at hand; a GPU has a kernel for it.
+        direct = None if lti.on_card(u) else self.D
         if not self.bidirectional:
-            y, last = lti_scan(u, lam, B, C, state, final=final_state)
-            return add_skip(y, u, self.D), last if final_state else u.new_empty(0)
+            y, last = lti_scan(u, lam, B, C, state, final=final_state, D=direct)
+            return self._skip(y, u, direct), last if final_state else u.new_empty(0)
         if state is not None:
             raise ValueError(
                 f"{self._kind}: a bidirectional layer takes no state, because its output depends on the "
                 "whole sequence; give it whole sequences, or build it with bidirectional=False"
             )
         ahead, back = C.tensor_split(2, dim=1)
-        y, last = lti_scan(u, lam, B, ahead, final=final_state)
+        y, last = lti_scan(u, lam, B, ahead, final=final_state, D=direct)
         y_back, _ = lti_scan(u, lam, B, back, reverse=True, final=False)
-        return add_skip(y + y_back, u, self.D), last if final_state else u.new_empty(0)
+        return self._skip(y + y_back, u, direct), last if final_state else u.new_empty(0)
 
     def step(self, u_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take one input, for streaming.
@@ -117,6 +119,9 @@ class ModalLayer(StateSpaceLayer):
         C_re, C_im = self.output_matrix()
         y = x_re @ C_re.T - x_im @ C_im.T + self.D * u_k
         return y, torch.stack((x_re, x_im), dim=1)
+
+    def _skip(self, y: Tensor, u: Tensor, added: Tensor | None) -> Tensor:
+        return add_skip(y, u, self.D) if added is None else y
 
     @property
     def _kind(self) -> str:

@@ -26,12 +26,12 @@ class Layer(nn.Module):
 @pytest.mark.parametrize("form", ["convolution", "scan"])
 @pytest.mark.parametrize("with_state", [True, False])
 def test_the_operator_keeps_its_contract(oracle: SimpleNamespace, form: str, with_state: bool) -> None:
-    for shape, keep in (((2, 5, 3, 4, 2), "states"), ((1, 1, 3, 4, 2), "checkpoints")):
+    for shape, keep in (((2, 5, 3, 3, 2), "states"), ((1, 1, 3, 3, 2), "checkpoints")):
         given = oracle.operands(*shape, torch.float64, state=with_state)
-        state = given.get("state")
+        state, D = given.get("state"), torch.randn(3, dtype=torch.float64).requires_grad_()
         torch.library.opcheck(
             lti_scan_op,
-            (given["u"], given["lam"], given["B"], given["C"], state, form, keep, False, False, True),
+            (given["u"], given["lam"], given["B"], given["C"], D, state, form, keep, False, False, True),
             test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
         )
 

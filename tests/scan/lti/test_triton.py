@@ -120,9 +120,12 @@ def test_cuda_tensors_are_traced_without_a_device(keep: str) -> None:
     with FakeTensorMode():
         sizes = ((2, 9, 3), (2, 20), (2, 20, 3), (2, 4, 20), (2, 2, 20))
         given = [torch.empty(size, device="cuda") for size in sizes]
-        y, final, kept = ops.lti_scan_op(*given, "scan", keep, False, False, True)
-        grads = ops.lti_scan_backward_op(y, final, *given, kept, "scan", keep, False, False)
-    assert [tuple(x.shape) for x in (y, final, *grads)] == [(2, 9, 4), (2, 2, 20), *sizes]
+        y, final, kept = ops.lti_scan_op(*given[:4], None, given[4], "scan", keep, False, False, True)
+        grads = ops.lti_scan_backward_op(
+            y, final, *given[:4], None, given[4], kept, "scan", keep, False, False
+        )
+    shapes = [tuple(x.shape) for x in (y, final, *grads)]
+    assert shapes == [(2, 9, 4), (2, 2, 20), *sizes[:4], (0,), sizes[4]]
     assert tuple(kept.shape) == ((2, 9, 2, 24) if keep == "states" else (0,))
     assert {x.device.type for x in (y, final, kept, *grads)} == {"cuda"}
 

@@ -31,8 +31,9 @@ def lti_scan(
     form: str = "auto",
     reverse: bool = False,
     final: bool = True,
+    D: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Run ``x_k = lambda x_{k-1} + B u_k``, ``y_k = Re(C x_k)`` over a batch of sequences.
+    """Run ``x_k = lambda x_{k-1} + B u_k``, ``y_k = Re(C x_k) + D u_k`` over a batch of sequences.
 
     Complex operands are real pairs, planar: real parts first, then imaginary parts. The output of step k
     contains the input of step k. Differentiable once by every operand, through outputs and final state.
@@ -49,6 +50,8 @@ def lti_scan(
         reverse: run time backwards: the first step is k = L - 1, and ``x_k`` follows from ``x_{k+1}``.
         final: whether the final state is wanted. Without it the form "convolution" saves its making, and what
             is returned in its place means nothing.
+        D: weights of a direct path from each input to the output of the same channel, (H,) with P = H; none
+            if None.
 
     Returns:
         Outputs y, (batch, L, P), and the state after the last step, (batch, 2, N). Under ``torch.autocast``
@@ -66,13 +69,16 @@ def lti_scan(
     if torch.is_autocast_enabled(device):
         u = u if half and on_card(u) else at_least_float32(u)
         lam, B, C = (at_least_float32(x) for x in (lam, B, C))
-        state = None if state is None else at_least_float32(state)
-    check_operands(u, lam, B, C, state, half=half)
+        D, state = (None if x is None else at_least_float32(x) for x in (D, state))
+    check_operands(u, lam, B, C, state, D, half=half)
+    if D is not None and (form == "reference" or device != "cpu" or on_card(u)):
+        y, last = lti_scan(u, lam, B, C, state, form=form, reverse=reverse, final=final)
+        return torch.addcmul(y, u.to(y.dtype), D.to(y.dtype)), last
     if form == "reference":
         with torch.autocast(device, enabled=False):
             return reference_scan(u.to(lam.dtype), lam, B, C, state, reverse=reverse)
     training = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (u, lam, B, C, state)
+        x is not None and x.requires_grad for x in (u, lam, B, C, D, state)
     )
     shape = Shape.of(u, C)
     # A graph for inference may serve any length: there the operator chooses, each time it runs.
@@ -81,12 +87,12 @@ def lti_scan(
         form = choose_form(shape, training=training, threads=threads, device=device, dtype=u.dtype)
     keep = what_to_keep(shape) if training and form == "scan" else "nothing"
     if not (half and on_card(u)):
-        y, last, _ = lti_scan_op(u, lam, B, C, state, form, keep, reverse, half, final)
+        y, last, _ = lti_scan_op(u, lam, B, C, D, state, form, keep, reverse, half, final)
         return y, last
     half = form == "scan"
     u = u.to(torch.bfloat16 if half else lam.dtype)
     with torch.autocast(device, enabled=False):  # it would widen u
-        y, last, _ = lti_scan_op(u, lam, B, C, state, form, keep, reverse, half, final)
+        y, last, _ = lti_scan_op(u, lam, B, C, D, state, form, keep, reverse, half, final)
     return y, last
 
 

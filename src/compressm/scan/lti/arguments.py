@@ -13,15 +13,17 @@ def check_form(form: str) -> None:
 
 
 def check_operands(
-    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, *, half: bool = False
-) -> None:
+    u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, D: Tensor | None = None,
+    *, half: bool = False,
+) -> None:  # fmt: skip
     """Raise unless shapes, dtypes and devices fit together; with ``half`` u may be bfloat16.
 
     Raises:
         TypeError: an operand is no tensor, is neither float32 nor float64, or differs from u in dtype.
         ValueError: a shape does not fit, or an operand lies on another device than u.
     """
-    named = {"u": u, "lam": lam, "B": B, "C": C} | ({} if state is None else {"state": state})
+    named = {"u": u, "lam": lam, "B": B, "C": C}
+    named |= {name: value for name, value in (("state", state), ("D", D)) if value is not None}
     for name, value in named.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"lti_scan: {name} must be a tensor, got {type(value).__name__}")
@@ -39,6 +41,13 @@ def check_operands(
     _check_shape("C", C, (2, C.shape[1] if C.ndim == 3 else -1, N), "(2, P, N)")
     if state is not None:
         _check_shape("state", state, (batch, 2, N), "(batch, 2, N)")
+    if D is not None:
+        _check_shape("D", D, (H,), "(H,)")
+        if C.shape[1] != H:
+            raise ValueError(
+                f"lti_scan: D takes each of H = {H} inputs to its own output, but C makes P = {C.shape[1]} "
+                "outputs; leave D out"
+            )
     rounded = half and u.dtype == torch.bfloat16
     for name, value in named.items():
         if not (rounded and name == "u"):

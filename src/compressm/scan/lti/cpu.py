@@ -33,9 +33,9 @@ def new_kept(u: Tensor, C: Tensor, keep: str, *, half: bool) -> Tensor:
 
 def scan_forward(
     u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None,
-    *, reverse: bool, keep: str, half: bool = False,
+    *, reverse: bool, keep: str, half: bool = False, D: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Outputs, final state, and what :func:`scan_backward` needs beside the operands.
+    """Outputs, with ``D u`` if D is given; final state; what :func:`scan_backward` needs beside the operands.
 
     ``half``: operands and results of matrix products are rounded to bfloat16, the recurrence is computed in
     float32; ignored where the processor cannot, and for few channels, whose kernels have none. ``keep`` names
@@ -46,39 +46,62 @@ def scan_forward(
     carry = _initial(state, batch, N, u)
     if few_channels.suits(u.shape[2], C.shape[1], u.dtype):
         y, kept = few_channels.forward(u, lam, B, C, carry, reverse=reverse, keep=keep)
-        return y, carry.view(batch, 2, N), kept
+        return _with_direct(y, u, D), carry.view(batch, 2, N), kept
     into, out_of = B.reshape(2 * N, -1), _output_weights(C)
     half = half and can_halve(u.dtype)
     if half or not workers_share_the_batch(batch):
         y, kept = together.forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep, half=half)
+        y = _with_direct(y, u, D)
     else:
-        y, kept = _forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep)
+        y, kept = _forward(u, lam, into, out_of, carry, D, reverse=reverse, keep=keep)
     return y, carry.view(batch, 2, N), kept
 
 
 def scan_backward(
     grad_y: Tensor | None, grad_final: Tensor | None,
     u: Tensor, lam: Tensor, B: Tensor, C: Tensor, state: Tensor | None, kept: Tensor,
-    *, reverse: bool, keep: str, half: bool = False,
+    *, reverse: bool, keep: str, half: bool = False, D: Tensor | None = None, grad_D: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of u, lambda, B, C and the initial state from those of outputs and final state."""
+    """Gradients of u, lambda, B, C and the initial state from those of outputs and final state.
+
+    With D its gradient is written to ``grad_D``.
+    """
     batch, N = u.shape[0], lam.shape[1]
     carry = _initial(grad_final, batch, N, u)
     if few_channels.suits(u.shape[2], C.shape[1], u.dtype):
         few = few_channels.backward(grad_y, u, lam, B, C, carry, kept, reverse=reverse)
+        direct_gradients(few[0], grad_y, u, D, grad_D)
         return *few, carry.view(batch, 2, N)
     into, out_of, start = B.reshape(2 * N, -1), _output_weights(C), _initial(state, batch, N, u)
     operands = (grad_y, u, lam, into, out_of, start, carry, kept)
     half = half and can_halve(u.dtype)
     if half or not workers_share_the_batch(batch):
         gradients = together.backward(*operands, reverse=reverse, keep=keep, half=half)
+        direct_gradients(gradients[0], grad_y, u, D, grad_D)
     else:
-        gradients = _backward(*operands, reverse=reverse, keep=keep)
+        gradients = _backward(*operands, D, grad_D, reverse=reverse, keep=keep)
     grad_u, slope, grad_into, grad_out_of = gradients
     grad_lam = slope.sum(0).to(lam.dtype).view(2, N)
     grad_C = torch.stack((grad_out_of[:N].T, -grad_out_of[N:].T))
     # What has been carried to the first step is conj(lambda) w_0: the gradient of the state before it.
     return grad_u, grad_lam, grad_into.view(2, N, -1), grad_C, carry.view(batch, 2, N)
+
+
+def _with_direct(y: Tensor, u: Tensor, D: Tensor | None) -> Tensor:
+    return y if D is None else y.addcmul_(u, D)
+
+
+def direct_gradients(
+    grad_u: Tensor, grad_y: Tensor | None, u: Tensor, D: Tensor | None, grad_D: Tensor | None
+) -> None:
+    """Add D's part of the gradient of u, and write that of D."""
+    if D is None or grad_D is None:
+        return
+    if grad_y is None:
+        grad_D.zero_()
+        return
+    grad_u.addcmul_(grad_y, D)
+    torch.sum((grad_y * u).flatten(0, 1), dim=0, out=grad_D)
 
 
 def workers_share_the_batch(batch: int) -> bool:
@@ -92,32 +115,35 @@ def can_halve(dtype: torch.dtype) -> bool:
 
 
 def _forward(
-    u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor,
+    u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor, D: Tensor | None,
     *, reverse: bool, keep: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As :func:`together.forward`."""
+    """As :func:`together.forward`; a piece's ``D u`` is added while the cache has the piece."""
     (batch, length, _), (states, P) = u.shape, out_of.shape
     y = u.new_empty(batch, length, P)
     kept = together.new_kept(u, states // 2, keep)
     words, room, scratch, workers = _layout(u, out_of, buffers=1, reverse=reverse, keep=keep)
-    operands = (u, into, out_of, lam, carry, y, kept, room, scratch)
-    run_kernel(_FORWARD[u.dtype], [*words, *(x.data_ptr() for x in operands)], workers)
+    operands = (u, into, out_of, lam, carry, y, kept, room, scratch, D)
+    run_kernel(_FORWARD[u.dtype], [*words, *(0 if x is None else x.data_ptr() for x in operands)], workers)
     return y, kept
 
 
 def _backward(
     grad_y: Tensor | None, u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, start: Tensor, carry: Tensor,
-    kept: Tensor, *, reverse: bool, keep: str,
+    kept: Tensor, D: Tensor | None, grad_D: Tensor | None, *, reverse: bool, keep: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As :func:`together.backward`. Each worker sums gradients of weights on its own, then they are added."""
     words, room, scratch, workers = _layout(u, out_of, buffers=2, reverse=reverse, keep=keep)
     slope = torch.zeros(carry.shape, dtype=torch.float64)
     grad_u, grad_into = torch.empty_like(u), into.new_zeros(workers, *into.shape)
     grad_out_of = out_of.new_zeros(workers, *out_of.shape)
+    shares = torch.zeros(workers, out_of.shape[1], dtype=torch.float64)
     operands = (u, into, out_of, lam, carry, grad_y, kept, room, scratch, start, slope, grad_u, grad_into,
-                grad_out_of)  # fmt: skip
+                grad_out_of, D, shares)  # fmt: skip
     addresses = [0 if x is None else x.data_ptr() for x in operands]
     run_kernel(_BACKWARD[u.dtype], [*words, *addresses], workers)
+    if grad_D is not None:
+        grad_D.copy_(shares.sum(0))
     return grad_u, slope, grad_into.sum(0), grad_out_of.sum(0)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compressm.scan.lti import convolution, cost, cpu, portable
 
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -29,6 +30,7 @@ def lti_scan_op(
     lam: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor | None,
     state: Tensor | None,
     form: str,
     keep: str,
@@ -36,8 +38,12 @@ def lti_scan_op(
     half: bool,
     final: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, final state (or zeros, not ``final``), and what the backward of "scan" was told to keep."""
+    """Outputs, final state (or zeros, not ``final``), and what the backward of "scan" was told to keep.
+
+    A direct path D is for CPUs, whose kernels add it while they have its rows at hand.
+    """
     u, lam, B, C = u.contiguous(), lam.contiguous(), B.contiguous(), C.contiguous()
+    direct = {} if D is None else {"D": D.contiguous()}
     if form == "auto":
         device = u.device.type
         form = cost.choose_form(
@@ -45,8 +51,10 @@ def lti_scan_op(
         )
     if form == "convolution":
         y, last = convolution.convolution_forward(u, lam, B, C, state, reverse=reverse, final=final)
-        return y, last, u.new_empty(0)
-    y, last, kept = _kernels(u).scan_forward(u, lam, B, C, state, reverse=reverse, keep=keep, half=half)
+        return y if D is None else y.addcmul_(u, D), last, u.new_empty(0)
+    y, last, kept = _kernels(u).scan_forward(
+        u, lam, B, C, state, reverse=reverse, keep=keep, half=half, **direct
+    )
     return y, last, kept
 
 
@@ -56,6 +64,7 @@ def _(
     lam: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor | None,
     state: Tensor | None,
     form: str,
     keep: str,
@@ -63,7 +72,7 @@ def _(
     half: bool,
     final: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del B, state, reverse, final
+    del B, D, state, reverse, final
     batch, length, _ = u.shape
     N = lam.shape[1]
     kept = u.new_empty(0) if form == "convolution" else _kernels(u).new_kept(u, C, keep, half=half)
@@ -78,22 +87,28 @@ def lti_scan_backward_op(
     lam: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor | None,
     state: Tensor | None,
     kept: Tensor,
     form: str,
     keep: str,
     reverse: bool,
     half: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u, lambda, B, C and the initial state (of zeros if there is none)."""
+) -> Gradients:
+    """Gradients of u, lambda, B, C, D (empty without one) and the initial state (zeros if there is none)."""
     u, lam, B, C = u.contiguous(), lam.contiguous(), B.contiguous(), C.contiguous()
     grad_y = None if grad_y is None else grad_y.contiguous()
+    grad_D = u.new_empty(0) if D is None else torch.empty_like(D)
     if form == "convolution":
-        return convolution.convolution_backward(grad_y, grad_final, u, lam, B, C, state, reverse=reverse)
-    grad_u, grad_lam, grad_B, grad_C, grad_state = _kernels(u).scan_backward(
-        grad_y, grad_final, u, lam, B, C, state, kept, reverse=reverse, keep=keep, half=half
-    )
-    return grad_u, grad_lam, grad_B, grad_C, grad_state
+        grads = convolution.convolution_backward(grad_y, grad_final, u, lam, B, C, state, reverse=reverse)
+        cpu.direct_gradients(grads[0], grad_y, u, D, grad_D)
+    else:
+        direct = {} if D is None else {"D": D.contiguous(), "grad_D": grad_D}
+        grads = _kernels(u).scan_backward(
+            grad_y, grad_final, u, lam, B, C, state, kept, reverse=reverse, keep=keep, half=half, **direct
+        )
+    grad_u, grad_lam, grad_B, grad_C, grad_state = grads
+    return grad_u, grad_lam, grad_B, grad_C, grad_D, grad_state
 
 
 @lti_scan_backward_op.register_fake
@@ -104,13 +119,14 @@ def _(
     lam: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor | None,
     state: Tensor | None,
     kept: Tensor,
     form: str,
     keep: str,
     reverse: bool,
     half: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> Gradients:
     del grad_y, grad_final, state, kept, form, keep, reverse, half
     grad_state = lam.new_empty(u.shape[0], 2, lam.shape[1])
     return (
@@ -118,25 +134,27 @@ def _(
         lam.new_empty(lam.shape),
         B.new_empty(B.shape),
         C.new_empty(C.shape),
+        u.new_empty(0 if D is None else D.shape),
         grad_state,
     )
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    u, lam, B, C, state, ctx.form, ctx.keep, ctx.reverse, ctx.half, _ = inputs
-    ctx.save_for_backward(u, lam, B, C, state, output[2])
+    u, lam, B, C, D, state, ctx.form, ctx.keep, ctx.reverse, ctx.half, _ = inputs
+    ctx.save_for_backward(u, lam, B, C, D, state, output[2])
     # A loss that ignores the final state must not pay for its gradient.
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Any) -> tuple[Any, ...]:
-    u, lam, B, C, state, kept = ctx.saved_tensors
+    u, lam, B, C, D, state, kept = ctx.saved_tensors
     if grad_y is None and grad_final is None:
-        return (None,) * 10
-    grads = lti_scan_backward_op(
-        grad_y, grad_final, u, lam, B, C, state, kept, ctx.form, ctx.keep, ctx.reverse, ctx.half
+        return (None,) * 11
+    *grads, grad_D, grad_state = lti_scan_backward_op(
+        grad_y, grad_final, u, lam, B, C, D, state, kept, ctx.form, ctx.keep, ctx.reverse, ctx.half
     )
-    return *grads[:4], None if state is None else grads[4], None, None, None, None, None
+    given = (None if D is None else grad_D, None if state is None else grad_state)
+    return *grads, *given, None, None, None, None, None
 
 
 lti_scan_op.register_autograd(_backward, setup_context=_setup)

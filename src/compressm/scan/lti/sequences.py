@@ -26,6 +26,25 @@ CHECKPOINTS, STATES = 1, 2
 
 
 @compiled
+def _direct(D: Any, x: Any, y: Any) -> None:
+    """``y = D x``, row by row."""
+    for row in range(x.shape[0]):
+        for c in range(D.size):
+            y[row, c] = D[c] * x[row, c]
+
+
+@compiled
+def _direct_slopes(x: Any, y: Any, part: Any, share: Any) -> None:
+    """Add the gradient of D: products of a piece in ``part``, its own sum, pieces in float64."""
+    part[:] = 0
+    for row in range(x.shape[0]):
+        for c in range(part.size):
+            part[c] += x[row, c] * y[row, c]
+    for c in range(part.size):
+        share[c] += part[c]
+
+
+@compiled
 def _multiply(size: Any, room: Any, a: Any, a_turned: Any, b: Any, b_turned: Any, c: Any, rows: Any,
               columns: Any, inner: Any, accumulate: Any) -> None:  # fmt: skip
     """``c = a b`` or ``c += a b`` of whole arrays, c (rows, columns); an operand may be stored transposed."""
@@ -50,9 +69,9 @@ def _my_sequences(words: Any) -> Any:
 
 @compiled
 def _forward(arguments: Any, pointer: Any, size: Any) -> None:
-    words = carray(arguments, (20,))
+    words = carray(arguments, (21,))
     batch, L, H, P, N, together, steps, backward, keep = _sizes(words)
-    u, into, out_of, y, kept = words[11], words[12], words[13], words[16], words[17]
+    u, into, out_of, y, kept, D = words[11], words[12], words[13], words[16], words[17], words[20]
     lam, carry = carray(pointer(words[14]), (2 * N,)), carray(pointer(words[15]), (batch, 2 * N))
     begin, end, number = _my_sequences(words)
     count, row_bytes = (L + steps - 1) // steps, 2 * N * size
@@ -71,12 +90,16 @@ def _forward(arguments: Any, pointer: Any, size: Any) -> None:
                 if keep == CHECKPOINTS:
                     carray(pointer(kept + (s * count + index) * row_bytes), (2 * N,))[:] = carry[s]
                 advance(states[s - first], lam, carry[s], each, N, 0, N, backward)
-            _multiply(size, room, x, False, out_of, False, y + row * P * size, rows, P, 2 * N, False)
+            to = y + row * P * size
+            if D != 0:
+                given = carray(pointer(u + row * H * size), (rows, H))
+                _direct(carray(pointer(D), (P,)), given, carray(pointer(to), (rows, P)))
+            _multiply(size, room, x, False, out_of, False, to, rows, P, 2 * N, D != 0)
 
 
 @compiled
 def _backward(arguments: Any, pointer: Any, size: Any) -> None:
-    words = carray(arguments, (25,))
+    words = carray(arguments, (27,))
     batch, L, H, P, N, together, steps, backward, keep = _sizes(words)
     u, into, out_of, grad_y, kept = words[11], words[12], words[13], words[16], words[17]
     lam, carry = carray(pointer(words[14]), (2 * N,)), carray(pointer(words[15]), (batch, 2 * N))
@@ -87,7 +110,8 @@ def _backward(arguments: Any, pointer: Any, size: Any) -> None:
     room, w = words[18] + 80 * number, words[19] + 2 * number * together * steps * row_bytes
     grad_u, grad_into = words[22], words[23] + number * H * row_bytes
     grad_out_of = words[24] + number * P * row_bytes
-    carried = np.empty(2 * N, lam.dtype)
+    D, carried = words[25] if grad_y != 0 else 0, np.empty(2 * N, lam.dtype)
+    share, part = carray(float64_pointer(words[26] + 8 * number * P), (P,)), np.empty(P, lam.dtype)
     for first in range(begin, end, together):
         last = min(first + together, end)
         for step in range(count):
@@ -122,11 +146,18 @@ def _backward(arguments: Any, pointer: Any, size: Any) -> None:
                 _multiply(size, room, x, True, y_rows, False, grad_out_of, 2 * N, P, rows, True)
             _multiply(size, room, w, True, u_rows, False, grad_into, 2 * N, H, rows, True)
             to = grad_u + row * H * size
-            _multiply(size, room, w, False, into, False, to, rows, H, 2 * N, False)
+            if D != 0:
+                given, slopes = carray(pointer(u_rows), (rows, H)), carray(pointer(y_rows), (rows, P))
+                _direct_slopes(given, slopes, part, share)
+                _direct(carray(pointer(D), (P,)), slopes, carray(pointer(to), (rows, H)))
+            _multiply(size, room, w, False, into, False, to, rows, H, 2 * N, D != 0)
 
 
 def forward_float32(arguments: Any) -> None:
-    """Kernel. Words: worker, workers, :func:`_sizes`, then addresses in the order read above."""
+    """Kernel. Words: worker, workers, :func:`_sizes`, then addresses in the order read above.
+
+    The last is that of D, or 0 if there is none; with one, P = H.
+    """
     _forward(arguments, float32_pointer, 4)
 
 
