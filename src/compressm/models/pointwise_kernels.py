@@ -1,8 +1,9 @@
 """The pointwise parts of a block, each in one pass over memory: Numba kernels for a CPU.
 
-Everything is a loop over flat arrays without branches, which LLVM turns into the widest vectors there are;
-so the exponential is written out, and dropout's mask is a hash of the element's number: computed anew in the
-backward pass instead of being stored.
+Everything is a loop over flat arrays without branches, by explicit vectors, as LLVM by itself takes half of
+the width of a processor; what is left behind the last whole vector is taken one by one, by functions that
+round a little differently. Dropout's mask is a hash of the element's number: computed anew in the backward
+pass instead of being stored.
 
 What comes from a product or goes to one is float32 or, under autocast, bfloat16; everything else, arithmetic
 included, is float32.
@@ -15,6 +16,8 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
+from compressm.scan.runtime.arrays import ZERO
+from compressm.scan.runtime.functions import LOG2_E, ONE, exp2, sigmoid
 from compressm.scan.runtime.pointers import (
     compiled,
     float32_pointer,
@@ -22,13 +25,13 @@ from compressm.scan.runtime.pointers import (
     uint16_pointer,
     worker,
 )
-from compressm.scan.runtime.vectors import item, put
+from compressm.scan.runtime.vectors import below, item, load, put, spread, store
+from compressm.scan.runtime.widths import LANES
 
 CHUNK = 1 << 10  # elements whose mask is made at once
 SUMMED = 32  # rows whose gradients of a bias are added up in float32
 SQRT_HALF = np.float32(0.7071067811865476)
 INVERSE_SQRT_2PI = np.float32(0.3989422804014327)
-LOG2_E = np.float32(1.4426950408889634)
 # log 2 in two parts, the first with trailing zeros, so that k times it is exact (Cody and Waite).
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 # 1/n! for the Taylor series of exp on |r| <= log(2)/2: the first term left out is below 6e-9.
@@ -38,7 +41,7 @@ ERF_P = np.float32(0.3275911)
 ERF_1, ERF_2, ERF_3, ERF_4, ERF_5 = (
     np.float32(value) for value in (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 )
-HALF, ONE = np.float32(0.5), np.float32(1.0)
+HALF = np.float32(0.5)
 
 
 def _bits_to_float(typing_context: Any, bits: Any) -> Any:
@@ -85,6 +88,18 @@ def _normal(x: Any) -> Any:
 
 
 @compiled
+def _normals(x: Any) -> Any:
+    """As :func:`_normal`, of a vector."""
+    zero, one = spread(ZERO), spread(ONE)
+    z = below(x, zero, zero - x, x) * spread(SQRT_HALF)
+    gauss = exp2(zero - z * z * spread(LOG2_E))
+    t = one / (one + spread(ERF_P) * z)
+    series = spread(ERF_3) + t * (spread(ERF_4) + t * spread(ERF_5))
+    upper = spread(HALF) * gauss * t * (spread(ERF_1) + t * (spread(ERF_2) + t * series))
+    return below(x, zero, upper, one - upper), spread(INVERSE_SQRT_2PI) * gauss
+
+
+@compiled
 def _mix(h: Any) -> Any:
     """A bijection of 32-bit words in which every input bit stirs every output bit (murmur3's finaliser)."""
     h = np.uint32(h ^ (h >> np.uint32(16)))
@@ -115,32 +130,60 @@ def _share(count: Any, number: Any, workers: Any) -> Any:
 
 
 @compiled
+def _whole(size: Any) -> Any:
+    """Elements in whole vectors."""
+    return size // LANES * LANES
+
+
+@compiled
 def _gelu(y: Any, kept: Any, out: Any) -> None:
-    for i in range(kept.size):
-        below, _ = _normal(y[i])
-        put(out, i, y[i] * below * kept[i])
+    whole = _whole(kept.size)
+    for i in range(0, whole, LANES):
+        value = load(y, i)
+        below_value, _ = _normals(value)
+        store(out, i, value * below_value * load(kept, i))
+    for i in range(whole, kept.size):
+        below_value, _ = _normal(y[i])
+        put(out, i, y[i] * below_value * kept[i])
 
 
 @compiled
 def _gelu_backward(y: Any, kept: Any, grad: Any, grad_y: Any) -> None:
-    for i in range(kept.size):
-        below, density = _normal(y[i])
-        grad_y[i] = item(grad, i) * (below + y[i] * density) * kept[i]
+    whole = _whole(kept.size)
+    for i in range(0, whole, LANES):
+        value = load(y, i)
+        below_value, density = _normals(value)
+        store(grad_y, i, load(grad, i) * (below_value + value * density) * load(kept, i))
+    for i in range(whole, kept.size):
+        below_value, density = _normal(y[i])
+        grad_y[i] = item(grad, i) * (below_value + y[i] * density) * kept[i]
 
 
 @compiled
 def _gate(x: Any, a: Any, b: Any, kept: Any, out: Any) -> None:
-    for i in range(kept.size):
+    whole = _whole(kept.size)
+    for i in range(0, whole, LANES):
+        store(out, i, load(x, i) + load(a, i) * sigmoid(load(b, i)) * load(kept, i))
+    for i in range(whole, kept.size):
         out[i] = x[i] + item(a, i) * _sigmoid(item(b, i)) * kept[i]
 
 
 @compiled
 def _gate_backward(a: Any, b: Any, kept: Any, grad: Any, grad_a: Any, grad_b: Any) -> None:
-    for i in range(kept.size):
+    whole = _whole(kept.size)
+    for i in range(0, whole, LANES):
+        opened = sigmoid(load(b, i))
+        passed = load(grad, i) * load(kept, i) * opened
+        closing = passed * load(a, i) * (spread(ONE) - opened)
+        store(grad_a, i, passed)
+        store(grad_b, i, closing)
+    for i in range(whole, kept.size):
         open_ = _sigmoid(item(b, i))
-        passed = grad[i] * kept[i]
-        put(grad_a, i, passed * open_)
-        put(grad_b, i, passed * item(a, i) * open_ * (ONE - open_))
+        flow = grad[i] * kept[i] * open_
+        # Read before a gradient may take its place.
+        last = flow * item(a, i) * (ONE - open_)
+        put(grad_a, i, flow)
+        put(grad_b, i, last)
 
 
 # Every kernel's words: worker, workers, count, seed, threshold and scale (in units of 2^-32), then arrays,
@@ -227,21 +270,34 @@ def _gate_dropout_backward(arguments: Any, half: Any) -> None:
 
 @compiled
 def _glu_row(x: Any, a: Any, b: Any, bias_a: Any, bias_b: Any, kept: Any, out: Any) -> None:
-    for i in range(kept.size):
+    whole = _whole(kept.size)
+    for i in range(0, whole, LANES):
+        opened = sigmoid(load(b, i) + load(bias_b, i))
+        store(out, i, load(x, i) + (load(a, i) + load(bias_a, i)) * opened * load(kept, i))
+    for i in range(whole, kept.size):
         out[i] = x[i] + (item(a, i) + bias_a[i]) * _sigmoid(item(b, i) + bias_b[i]) * kept[i]
 
 
 @compiled
 def _glu_row_backward(a: Any, b: Any, bias_a: Any, bias_b: Any, kept: Any, grad: Any, grad_a: Any,
                       grad_b: Any, sum_a: Any, sum_b: Any) -> None:  # fmt: skip
-    for i in range(kept.size):
+    whole = _whole(kept.size)
+    for i in range(0, whole, LANES):
+        opened = sigmoid(load(b, i) + load(bias_b, i))
+        passed = load(grad, i) * load(kept, i) * opened
+        closing = passed * (load(a, i) + load(bias_a, i)) * (spread(ONE) - opened)
+        store(grad_a, i, passed)
+        store(grad_b, i, closing)
+        store(sum_a, i, load(sum_a, i) + passed)
+        store(sum_b, i, load(sum_b, i) + closing)
+    for i in range(whole, kept.size):
         open_ = _sigmoid(item(b, i) + bias_b[i])
-        passed = grad[i] * kept[i] * open_
-        closing = passed * (item(a, i) + bias_a[i]) * (ONE - open_)
-        put(grad_a, i, passed)
-        put(grad_b, i, closing)
-        sum_a[i] += passed
-        sum_b[i] += closing
+        flow = grad[i] * kept[i] * open_
+        last = flow * (item(a, i) + bias_a[i]) * (ONE - open_)
+        put(grad_a, i, flow)
+        put(grad_b, i, last)
+        sum_a[i] += flow
+        sum_b[i] += last
 
 
 @compiled
@@ -299,18 +355,28 @@ def _glu_dropout_backward(arguments: Any, half: Any) -> None:
 
 @compiled
 def _swiglu_row(gate: Any, value: Any, out: Any) -> None:
-    for i in range(gate.size):
-        g = item(gate, i)
-        put(out, i, g * _sigmoid(g) * item(value, i))
+    whole = _whole(gate.size)
+    for i in range(0, whole, LANES):
+        g = load(gate, i)
+        store(out, i, g * sigmoid(g) * load(value, i))
+    for i in range(whole, gate.size):
+        last = item(gate, i)
+        put(out, i, last * _sigmoid(last) * item(value, i))
 
 
 @compiled
 def _swiglu_row_backward(gate: Any, value: Any, grad: Any, grad_gate: Any, grad_value: Any) -> None:
-    for i in range(gate.size):
-        g, passed = item(gate, i), item(grad, i)
-        open_ = _sigmoid(g)
-        put(grad_value, i, passed * g * open_)
-        put(grad_gate, i, passed * item(value, i) * open_ * (ONE + g * (ONE - open_)))
+    whole, one = _whole(gate.size), spread(ONE)
+    for i in range(0, whole, LANES):
+        g, passed = load(gate, i), load(grad, i)
+        opened = sigmoid(g)
+        store(grad_value, i, passed * g * opened)
+        store(grad_gate, i, passed * load(value, i) * opened * (one + g * (one - opened)))
+    for i in range(whole, gate.size):
+        last, flow = item(gate, i), item(grad, i)
+        open_ = _sigmoid(last)
+        put(grad_value, i, flow * last * open_)
+        put(grad_gate, i, flow * item(value, i) * open_ * (ONE + last * (ONE - open_)))
 
 
 @compiled
