@@ -25,9 +25,9 @@ def convolve(
     (_, L, channels), K = x.shape, weight.shape[2]
     seen = by_rows(x) if window is None else _behind(window, x)
     y, (batch, steps, _) = x.new_empty(seen.shape), seen.shape
-    grid = (batch * -(-channels // _FORWARD["COLUMNS"]), -(-steps // _FORWARD["ROWS"]))
+    programs = batch * -(-channels // _FORWARD["COLUMNS"]) * -(-steps // _FORWARD["ROWS"])
     with torch.cuda.device(x.get_device()):
-        kernels.convolve[grid](
+        kernels.convolve[(programs,)](
             seen, _filters(weight), _shift(weight, bias), y, steps,
             channels=channels, X_ROW=seen.stride(1), K=K, SILU=silu, **_FORWARD,
         )  # fmt: skip
@@ -53,7 +53,7 @@ def convolve_backward(
     tiles = -(-steps // _BACKWARD["STEPS"])
     sums = torch.empty(batch, tiles, K + 1, channels, device=x.device)
     with torch.cuda.device(x.get_device()):
-        kernels.gradients[batch * -(-channels // _BACKWARD["BLOCK"]), tiles](
+        kernels.gradients[(batch * -(-channels // _BACKWARD["BLOCK"]) * tiles,)](
             seen, _filters(weight), _shift(weight, bias), grad_y.contiguous(), grad_seen, sums, steps,
             channels=channels, X_ROW=seen.stride(1), K=K, AROUND=around, SILU=silu, **_BACKWARD,
         )  # fmt: skip

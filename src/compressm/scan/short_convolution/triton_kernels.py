@@ -24,14 +24,21 @@ def _sigmoid(x):
 
 
 @triton.jit
+def _place(tiles, blocks):
+    """A program's sequence, tile of time and block of channels. One axis of programs has room for all."""
+    rest = tl.program_id(0) // blocks
+    return (rest // tiles).to(tl.int64), rest % tiles, tl.program_id(0) % blocks
+
+
+@triton.jit
 def convolve(
     x, weight, bias, y, L, channels: tl.constexpr, X_ROW: tl.constexpr, K: tl.constexpr,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Outputs of a tile; inputs before the first are 0. ``weight`` is (K, channels)."""
-    blocks: tl.constexpr = (channels + COLUMNS - 1) // COLUMNS
-    sequence, start = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(1) * ROWS
-    c = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
+    sequence, tile, block = _place((L + ROWS - 1) // ROWS, (channels + COLUMNS - 1) // COLUMNS)
+    start = tile * ROWS
+    c = block * COLUMNS + tl.arange(0, COLUMNS)
     steps = start + tl.arange(0, ROWS)
     known = c < channels
     out = tl.zeros([ROWS, COLUMNS], tl.float32) + tl.load(bias + c, mask=known, other=0.0)[None, :]
@@ -91,9 +98,10 @@ def gradients(
 
     AROUND, a power of two and at least K - 1 (and for weights K), is how much of the neighbours is looked at.
     """
-    blocks: tl.constexpr = (channels + BLOCK - 1) // BLOCK
-    sequence, start = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(1) * STEPS
-    c = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    tiles = (L + STEPS - 1) // STEPS
+    sequence, number, block = _place(tiles, (channels + BLOCK - 1) // BLOCK)
+    start = number * STEPS
+    c = block * BLOCK + tl.arange(0, BLOCK)
     known = c < channels
     which = tl.arange(0, AROUND)[:, None]
     at = weight + which * channels + c[None, :]
@@ -114,7 +122,7 @@ def gradients(
         result = tl.where(steps == t, total[None, :], result)
     place = (sequence * L + start) * channels + ((tl.arange(0, STEPS) * channels)[:, None] + c[None, :])
     tl.store(grad_x + place, result, mask=(steps < L - start) & known[None, :])
-    share = sums + (sequence * tl.num_programs(1) + tl.program_id(1)) * (K + 1) * channels + c
+    share = sums + (sequence * tiles + number) * (K + 1) * channels + c
     for j in tl.static_range(K):
         total = tl.zeros_like(shift)
         for t in tl.static_range(STEPS):
