@@ -8,7 +8,8 @@ status 1, as does a machine without a CUDA device. Then the card's bandwidth is 
 shape's forward and backward pass by the device's clock, medians of several runs. Bytes are counted twice:
 "least" are operands and results once each, which nothing can avoid, "moved" adds the kernels' passes over
 states. Both are given as shares of the bandwidth; where products or exponentials bound, neither nears 1.
-Linear attention ("ssd") is measured with our kernels at float32's digits and in TF32, made of PyTorch's
+Where kernels take bfloat16 around a recurrence in float32 they are checked, to that type's digits, and measured
+with it, too. Linear attention ("ssd") is measured with our kernels at float32's digits and in TF32, made of PyTorch's
 products ("chunked"), and, where it is installed, with flash-linear-attention; all on bytes of our kernels.
 """
 
@@ -27,8 +28,9 @@ from torch import Tensor
 
 from compressm.scan import lti_scan, selective_scan
 from compressm.scan.lti.cost import Shape, what_to_keep
+from compressm.scan.short_convolution import short_convolution
 
-TOLERANCE = {"lti": 2e-5, "half": 2e-2, "selective": 5e-5, "ssd": 2e-5}
+TOLERANCE = {"lti": 2e-5, "selective": 5e-5, "convolution": 2e-5, "ssd": 2e-5, "bfloat16": 2e-2}
 LTI_CHECKS = [
     Shape(3, 37, 5, 4, 12),
     Shape(1, 301, 1, 1, 93),
@@ -45,6 +47,8 @@ LTI = {
     "long, N=256": Shape(1, 262_144, 16, 16, 256),
 }
 SELECTIVE = {f"selective B=8 L=2048 d=2048 N={N}": (8, 2048, 2048, N) for N in (16, 128)}
+CONVOLUTION_CHECKS = [(2, 37, 70, 4), (1, 301, 33, 2), (3, 2, 64, 5), (2, 1, 5, 2)]
+CONVOLUTION = {"convolution B=8 L=2048 d=2048 K=4": (8, 2048, 2048, 4)}
 SELECTIVE_NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "state")
 
 Run = Callable[[], object]
@@ -110,12 +114,19 @@ def check(device: str, seed: int) -> dict[str, dict[str, float]]:
             result[f"lti {tuple(shape)}{' reverse' if reverse else ''}"] = compare(run, given, generator)
     for shape in HALF_CHECKS:
         given = lti_operands(shape, device, generator, state=True)
-        result[f"half {tuple(shape)}"] = compare(lti_runs(half=True), given, generator)
+        result[f"bfloat16 lti {tuple(shape)}"] = compare(lti_runs(half=True), given, generator)
     for sizes in SELECTIVE_CHECKS:
         for softplus in (False, True):
             given = selective_operands(*sizes, device, generator, state=True)
             run = selective_runs(softplus)
             result[f"selective {sizes}{' softplus' if softplus else ''}"] = compare(run, given, generator)
+            rounded = rows_rounded(given)
+            result[f"bfloat16 selective {sizes}{' softplus' if softplus else ''}"] = compare(
+                run, rounded, generator
+            )
+    for sizes in CONVOLUTION_CHECKS:
+        given = convolution_operands(*sizes, device, generator, window=True)
+        result[f"convolution {sizes}"] = compare(convolution_run, given, generator)
     for case in attention.CHECKS:
         for name, strength in attention.STRENGTHS.items():
             given = attention.attention_operands(case, device, generator, state=True, strength=strength)
@@ -204,7 +215,11 @@ def measure_all(bandwidth: float, repeats: int) -> dict[str, dict[str, Any]]:
             made[name + suffix] = functools.partial(lti_passes, shape, generator, half=half)
             alone = functools.partial(recurrence_passes, shape, generator, half=half)
             made[f"{name}, recurrence{suffix}"] = alone
-    made |= {name: functools.partial(selective_passes, sizes, generator) for name, sizes in SELECTIVE.items()}
+    for half, suffix in ((False, ""), (True, ", bfloat16")):
+        for name, sizes in SELECTIVE.items():
+            made[name + suffix] = functools.partial(selective_passes, sizes, generator, half=half)
+        for name, sizes in CONVOLUTION.items():
+            made[name + suffix] = functools.partial(convolution_passes, sizes, generator, half=half)
     for name, case in attention.SHAPES.items():
         for variant in attention.variants(case):
             made[f"{name} {variant}"] = functools.partial(attention_passes, case, variant, generator)
@@ -267,20 +282,22 @@ def cut_into_chunks(batch: int, L: int, N: int) -> int:
     return int(Plan.of(batch, L, N, programs_wanted(torch.device("cuda"))).chunks > 1)
 
 
-def selective_passes(sizes: tuple[int, int, int, int], generator: torch.Generator) -> Passes:
+def selective_passes(sizes: tuple[int, int, int, int], generator: torch.Generator, *, half: bool) -> Passes:
     from compressm.scan.selective.triton import Cut
 
     (batch, L, d, N), run = sizes, selective_runs(softplus=True)
     given = selective_operands(*sizes, "cuda", generator, state=False)
+    given = rows_rounded(given) if half else given
     y, _ = run("scan", *given)
     weight = torch.randn_like(y)
-    tiles, shared = batch * L * d, 8 * batch * L * N
-    least = (16 * tiles + shared, 28 * tiles + 2 * shared)
+    tiles, size = batch * L * d, y.element_size()
+    shared = 2 * size * batch * L * N
+    least = (4 * size * tiles + shared, 7 * size * tiles + 2 * shared)
     # See compressm.scan.selective.triton; where time is cut, all segments but one are read twice.
     again = [1 - 1 / cut.segments for cut in (Cut.forward(given[0]), Cut.backward(given[0]))]
     moved = (
-        int((16 + N / 8 + 8 * again[0]) * tiles) + shared,
-        int((32 + 3 * N / 8 + 12 * again[1]) * tiles) + 2 * shared,
+        int((4 * size + N / 8 + 2 * size * again[0]) * tiles) + shared,
+        int((8 * size + 3 * N / 8 + 3 * size * again[1]) * tiles) + 2 * shared,
     )
     return Passes(
         lambda: run("scan", *given),
@@ -288,6 +305,44 @@ def selective_passes(sizes: tuple[int, int, int, int], generator: torch.Generato
         least,
         moved,
     )
+
+
+def convolution_run(form: str, *given: Tensor) -> tuple[Tensor, Tensor]:
+    x, weight, bias, *window = given
+    form = "kernel" if form == "scan" else form
+    return short_convolution(x, weight, bias, window[0] if window else None, silu=True, form=form)
+
+
+def convolution_passes(sizes: tuple[int, int, int, int], generator: torch.Generator, *, half: bool) -> Passes:
+    """Inputs are half of longer rows, as in front of Mamba's recurrence."""
+    batch, L, channels, K = sizes
+    x, weight, bias = convolution_operands(batch, L, 2 * channels, K, "cuda", generator, window=False)
+    # Under autocast operands may differ in type, as they do in a layer.
+    x = x.detach().to(torch.bfloat16 if half else x.dtype).chunk(2, dim=2)[0].requires_grad_()
+    given = [x, *(v.detach()[:channels].requires_grad_() for v in (weight, bias))]
+
+    def run() -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            return convolution_run("scan", *given)[0]
+
+    y = run()
+    upstream, moved = torch.randn_like(y), y.nbytes
+    return Passes(
+        run,
+        lambda: torch.autograd.grad(y, given, upstream, retain_graph=True),
+        (2 * moved, 3 * moved),
+        (2 * moved, 3 * moved),
+    )
+
+
+def convolution_operands(
+    batch: int, L: int, channels: int, K: int, device: str, generator: torch.Generator, *, window: bool
+) -> list[Tensor]:
+    """x, filters, bias, and the window before x."""
+    normal = normals(device, generator)
+    operands = [normal(batch, L, channels), normal(channels, 1, K), normal(channels)]
+    operands += [normal(batch, channels, K - 1)] if window else []
+    return [x.requires_grad_() for x in operands]
 
 
 def attention_passes(case: attention.Attention, variant: str, generator: torch.Generator) -> Passes:
@@ -323,6 +378,15 @@ def selective_operands(
     operands = [normal(batch, L, d), delta, A, normal(batch, L, N), normal(batch, L, N), normal(d)]
     operands += [normal(batch, L, d), 0.01 * normal(d).abs()]
     return [x.requires_grad_() for x in (*operands, *([normal(batch, d, N)] if state else []))]
+
+
+def rows_rounded(given: list[Tensor]) -> list[Tensor]:
+    """Operands of the selective recurrence with what has a row for each step in bfloat16."""
+    rows = ("u", "delta", "B", "C", "z")
+    return [
+        x.detach().bfloat16().requires_grad_() if name in rows else x
+        for name, x in zip(SELECTIVE_NAMES, given, strict=False)
+    ]
 
 
 def normals(device: str, generator: torch.Generator) -> Callable[..., Tensor]:
