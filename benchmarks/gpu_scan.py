@@ -8,9 +8,10 @@ status 1, as does a machine without a CUDA device. Then the card's bandwidth is 
 shape's forward and backward pass by the device's clock, medians of several runs. Bytes are counted twice:
 "least" are operands and results once each, which nothing can avoid, "moved" adds the kernels' passes over
 states. Both are given as shares of the bandwidth; where products or exponentials bound, neither nears 1.
-Where kernels take bfloat16 around a recurrence in float32 they are checked, to that type's digits, and measured
-with it, too. Linear attention ("ssd") is measured with our kernels at float32's digits and in TF32, made of PyTorch's
-products ("chunked"), and, where it is installed, with flash-linear-attention; all on bytes of our kernels.
+Where kernels take bfloat16 around a recurrence in float32 they are checked, to that type's digits, and
+measured with it, too. Linear attention ("ssd") is measured with our kernels at float32's digits and in TF32,
+made of PyTorch's products ("chunked"), and, where it is installed, with flash-linear-attention; all on bytes
+of our kernels.
 """
 
 import argparse
