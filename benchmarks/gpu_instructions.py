@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 WARP = 32
 SHARED_PIPE = ("LDG", "STG", "LDS", "STS", "LDGSTS", "SHFL", "ATOMG", "RED")
 ROWS = ("u", "delta", "z", "y", "grad_y", "grad_u", "grad_delta", "grad_z", "v", "g", "x", "grad_x")
-INTEGERS = ("L", "N", "length", "blocks", "segments")
+INTEGERS = ("L", "N", "length", "blocks", "segments", "channels")
 
 
 class Compiled(NamedTuple):
@@ -69,7 +69,8 @@ def kernels() -> dict[str, Compiled]:
             tiles["STEPS"],
         ),
         "selective gradients": Compiled(
-            at("selective", "triton_gradients"), "gradients", inner | {"U_ROW": 2048}, tiles["STEPS"]
+            at("selective", "triton_gradients"), "gradients", inner | {"U_ROW": 2048, "groups": 64},
+            tiles["STEPS"]
         ),
         "convolution convolve": Compiled(
             at("short_convolution", "triton_kernels"), "convolve", filters | forward,

@@ -284,7 +284,7 @@ def cut_into_chunks(batch: int, L: int, N: int) -> int:
 
 
 def selective_passes(sizes: tuple[int, int, int, int], generator: torch.Generator, *, half: bool) -> Passes:
-    from compressm.scan.selective.triton import Cut
+    from compressm.scan.selective.triton import Cut, parts_and_groups
 
     (batch, L, d, N), run = sizes, selective_runs(softplus=True)
     given = selective_operands(*sizes, "cuda", generator, state=False)
@@ -295,7 +295,8 @@ def selective_passes(sizes: tuple[int, int, int, int], generator: torch.Generato
     shared = 2 * size * batch * L * N
     least = (4 * size * tiles + shared, 7 * size * tiles + 2 * shared)
     # See compressm.scan.selective.triton; where time is cut, all segments but one are read twice.
-    again = [1 - 1 / cut.segments for cut in (Cut.forward(given[0]), Cut.backward(given[0]))]
+    _, groups = parts_and_groups(d, N)
+    again = [1 - 1 / cut.segments for cut in (Cut.forward(given[0]), Cut.backward(given[0], groups))]
     moved = (
         int((4 * size + N / 8 + 2 * size * again[0]) * tiles) + shared,
         int((8 * size + 3 * N / 8 + 3 * size * again[1]) * tiles) + 2 * shared,

@@ -60,9 +60,9 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "selective segment_ends": (FORTH, GATED | {"X_ROW": 1000, "ADJOINT": True}, SELECTIVE._TILES),
     "selective carry": (FORTH, {"d": 1000, "ADJOINT": True} | CARRY, SELECTIVE._CARRY),
     "selective outputs": (FORTH, GATED | {"U_ROW": 1000, "KEEP": True}, SELECTIVE._TILES),
-    "selective gradients": (BACK, GATED | {"U_ROW": 1000}, SELECTIVE._GRADIENTS),
+    "selective gradients": (BACK, GATED | {"U_ROW": 1000, "groups": 32}, SELECTIVE._GRADIENTS),
     "selective outputs, bfloat16": (FORTH, GATED | {"U_ROW": 2000, "KEEP": True}, SELECTIVE._TILES),
-    "selective gradients, bfloat16": (BACK, GATED | {"U_ROW": 2000}, SELECTIVE._GRADIENTS),
+    "selective gradients, bfloat16": (BACK, GATED | {"U_ROW": 2000, "groups": 7}, SELECTIVE._GRADIENTS),
     "convolution convolve": (CONVOLUTION, FORWARD, CONVOLUTION._FORWARD),
     "convolution gradients": (CONVOLUTION, BACKWARD, CONVOLUTION._BACKWARD),
     "convolution convolve, bfloat16": (CONVOLUTION, FORWARD, CONVOLUTION._FORWARD),
@@ -134,6 +134,7 @@ def compiled(
     special = {"slopes": "*fp64", "moments": "*fp64", "seed": "*i64", "span": "i64"}
     special |= dict.fromkeys(ROWS_OF[kernel.fn.__module__.split(".")[-2]], rows)
     special |= {"scale": "fp32", "eps": "fp32"}
+    special |= {"channels": "i32"}
     loose = kernel.do_not_specialize_on_alignment
     types |= {name: kind for name, kind in special.items() if name in names}
     types |= dict.fromkeys(constants, "constexpr")

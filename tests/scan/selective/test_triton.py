@@ -18,6 +18,7 @@ CASES = {  # batch, L, d, N; steps of a tile forward and backward and of a perio
     "one segment, two blocks of channels": ((2, 11, 70, 2), (4, 4, 8), 1),
     "segments of two periods": ((1, 16, 33, 1), (2, 4, 4), 3),
     "one step": ((1, 1, 1, 12), (2, 1, 4), 100),
+    "blocks of channels in parts": ((1, 2, 33, 18), (2, 2, 2), 3),
     "as on a card": ((1, 35, 3, 2), (16, 16, 32), 4),
 }
 Interpreted = Callable[..., tuple[Any, ...]]
@@ -35,7 +36,7 @@ def found(
     forward, backward, period = steps
     settings: dict[str, Any] = {"PERIOD": period, "programs": programs, "_CARRY": {"BLOCK": 4}}
     # Sums of two blocks of lanes to a tile are made by no setting of ours, and could be.
-    block = 64 if given["u"].shape[2] > 64 else 32
+    block = 64 if given["u"].shape[2] > 64 > 30 * given["A"].shape[1] else 32
     settings |= {"_TILES": {"STEPS": forward}, "_GRADIENTS": {"STEPS": backward, "BLOCK": block}}
     *operands, state = (given[name].detach() if name in given else None for name in NAMES)
     y, final, plain, before = interpreted(

@@ -11,7 +11,7 @@ of 32; padding is computed, but neither read nor written.
 
 Bytes per step and channel, in float32 (inputs, outputs and their gradients take half in bfloat16). Forward:
 12 (with a gate 16) and ``N / 8``; where time is cut, 8 more. Backward: 24 (32) and ``N / 8`` for states and
-``N / 4`` for the gradients of B and C, which each block of channels writes for itself; where time is cut, 8
+``N / 4`` for the gradients of B and C, which blocks of channels have for themselves; where time is cut, 8
 (12) more. Exponentials per state and step: one forward and two backward, and one more each where time is cut;
 a multiprocessor makes 16 a clock, so these, not memory, bound the kernels from about N = 16 on. Sums over
 sequences, segments and blocks are made by PyTorch in a fixed order: results repeat bit for bit.
@@ -107,19 +107,19 @@ class Cut(NamedTuple):
     def forward(cls, u: Tensor) -> "Cut":
         """Cutting time nearly doubles the work, which one warp in flight for most schedulers is worth."""
         wanted = programs_wanted(u.device)
-        return cls._of(u, _TILES["BLOCK"], enough=wanted // 4, wanted=wanted)
+        return cls._of(u, -(-u.shape[2] // _TILES["BLOCK"]), enough=wanted // 4, wanted=wanted)
 
     @classmethod
-    def backward(cls, u: Tensor) -> "Cut":
-        """Cutting time adds a fifth to the work."""
+    def backward(cls, u: Tensor, groups: int) -> "Cut":
+        """Cutting time adds a fifth to the work. ``groups`` of blocks of channels have a program each."""
         wanted = programs_wanted(u.device)
-        return cls._of(u, _GRADIENTS["BLOCK"], enough=wanted, wanted=wanted)
+        return cls._of(u, groups, enough=wanted, wanted=wanted)
 
     @classmethod
-    def _of(cls, u: Tensor, block: int, *, enough: int, wanted: int) -> "Cut":
+    def _of(cls, u: Tensor, groups: int, *, enough: int, wanted: int) -> "Cut":
         """One segment if that makes ``enough`` programs, else segments for ``wanted``, if there is time."""
-        batch, L, d = u.shape
-        programs, periods = batch * -(-d // block), -(-L // PERIOD)
+        batch, L, _ = u.shape
+        programs, periods = batch * groups, -(-L // PERIOD)
         segments = 1 if programs >= enough else min(periods, -(-wanted // programs))
         length = -(-periods // segments)
         return cls(programs, -(-periods // length), length * PERIOD)
@@ -153,21 +153,33 @@ def scan_backward(
     del plain  # empty: outputs before the gate are computed anew
     given = _Operands.of(u, delta, A, B, C, D, z, bias, softplus)
     (batch, L, d), N, block = u.shape, given.states, _GRADIENTS["BLOCK"]
-    cut = Cut.backward(u)
+    parts, groups = parts_and_groups(d, N)
+    cut = Cut.backward(u, groups)
     grad_y = u.new_zeros(u.shape) if grad_y is None else grad_y.contiguous()
     grad_u, grad_delta, grad_z = (x.new_empty(u.shape) for x in (given.u, given.delta, given.z))
     between = A.new_empty(cut.programs, cut.segments, PERIOD // _GRADIENTS["STEPS"] - 1, N, block)
     grad_A = A.new_empty(batch, cut.segments, N, d)
-    sums = A.new_empty(2, -(-d // block), *given.B.shape)
+    sums, total = A.new_empty(2, groups, *given.B.shape), A.new_zeros(2, *given.B.shape)
     grad_D, grad_bias = A.new_empty(2, batch, cut.segments, d)
     with torch.cuda.device(u.get_device()):
         returning = _entering(given, grad_y, given.C, grad_final, cut, adjoint=True)
-        triton_gradients.gradients[cut.programs, cut.segments](
-            given.u, given.delta, given.bias, given.z, given.A, given.B, given.C, given.D, grad_y, before,
-            between, returning, grad_u, grad_delta, grad_z, grad_A, sums, grad_D, grad_bias,
-            L, N, cut.length, sums[0].numel(), U_ROW=given.u.stride(1), **given.constants(_GRADIENTS),
-        )  # fmt: skip
-    grad_B, grad_C = (_unpacked(share, B) for share in sums.sum(1))
+        for part in range(parts):
+            first = part * groups * block
+            operands, more, results = (
+                [x[..., first:] for x in tensors]
+                for tensors in (
+                    (given.u, given.delta, given.bias, given.z, given.A),
+                    (given.D, grad_y, before.view(batch, -1, N, d)),
+                    (grad_u, grad_delta, grad_z, grad_A, grad_D, grad_bias),
+                )
+            )
+            triton_gradients.gradients[cut.programs, cut.segments](
+                *operands, given.B, given.C, *more, between, returning[..., first:], sums, *results,
+                L, N, cut.length, sums[0].numel(), d - first,
+                groups=groups, U_ROW=given.u.stride(1), **given.constants(_GRADIENTS),
+            )  # fmt: skip
+            total += sums.sum(1)
+    grad_B, grad_C = (_unpacked(share, B) for share in total)
     return (
         grad_u,
         grad_delta,
@@ -179,6 +191,17 @@ def scan_backward(
         grad_bias.sum((0, 1)),
         _channels_first(returning[:, 0], A),
     )
+
+
+def parts_and_groups(d: int, N: int) -> tuple[int, int]:
+    """In how many parts the backward kernel serves blocks of channels, and how many of them in each.
+
+    Each block has shares of the gradients of B and C, which take at most twice the memory of float32 inputs:
+    more blocks than that come one part after the other.
+    """
+    blocks = -(-d // _GRADIENTS["BLOCK"])
+    parts = -(-blocks // max(1, d // N))
+    return parts, -(-blocks // parts)
 
 
 def _entering(

@@ -41,26 +41,26 @@ def _states_before(kept, stride, room, i, N, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def gradients(
-    u, delta, bias, z, A, B, C, D, grad_y, kept, between, returning,
-    grad_u, grad_delta, grad_z, grad_A, sums, grad_D, grad_bias, L, N, length, span,
-    d: tl.constexpr, U_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, Z_ROW: tl.constexpr,
+    u, delta, bias, z, A, B, C, D, grad_y, kept, between, returning, sums,
+    grad_u, grad_delta, grad_z, grad_A, grad_D, grad_bias, L, N, length, span, channels,
+    groups: tl.constexpr, d: tl.constexpr, U_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, Z_ROW: tl.constexpr,
     STEPS: tl.constexpr, PERIOD: tl.constexpr, BLOCK: tl.constexpr,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a segment of ``length`` steps; ``returning`` becomes what leaves it for the past.
 
-    ``between`` is the program's own room for states before tiles, (sequences and blocks, segments,
-    PERIOD / STEPS - 1, N, BLOCK). Gradients of B and C are this block's shares, in ``sums``, (blocks, batch,
-    periods, N, PERIOD) for B and ``span`` elements further for C; those of A, (batch, segments, N, d), and of
-    D and the bias, (batch, segments, d), this segment's.
+    ``between`` is the program's own room for states before tiles, (sequences and groups, segments,
+    PERIOD / STEPS - 1, N, BLOCK). A launch serves ``groups`` blocks of channels; pointers are to its first
+    channel, from which on there are ``channels``. Gradients of B and C are the block's shares, in ``sums``,
+    (groups, batch, periods, N, PERIOD) for B and ``span`` elements further for C; those of A, (batch,
+    segments, N, d), and of D and the bias, (batch, segments, d), this segment's.
     """
-    blocks: tl.constexpr = (d + BLOCK - 1) // BLOCK
-    block = tl.program_id(0) % blocks
-    sequence, segment = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(1)
+    group = tl.program_id(0) % groups
+    sequence, segment = (tl.program_id(0) // groups).to(tl.int64), tl.program_id(1)
     periods = (L + PERIOD - 1) // PERIOD
     lanes = tl.arange(0, BLOCK)
-    c = block * BLOCK + lanes
-    known = c < d
+    c = group * BLOCK + lanes
+    known = c < channels
     sum_D, sum_bias = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     place = sequence * tl.num_programs(1) + segment
     back_at, slope_at = returning + place * N * d + c, grad_A + place * N * d + c
@@ -105,10 +105,10 @@ def gradients(
                 g *= gate * sigmoid(gate)
             plain, grad_v, grad_dt = tl.zeros_like(v), tl.zeros_like(v), tl.zeros_like(v)
             weights = period * N * PERIOD + i * STEPS + steps
-            own = (block.to(tl.int64) * (tl.num_programs(0) // blocks * periods) + period) * N * PERIOD
+            own = (group.to(tl.int64) * (tl.num_programs(0) // groups * periods) + period) * N * PERIOD
             own += i * STEPS
             before, stride = _states_before(kept + period * N * d + c, d, room, i, N, BLOCK)
-            going = c < tl.where(start + STEPS < end, d, 0)
+            going = c < tl.where(start + STEPS < end, channels, 0)
             for n in tl.range(0, N, num_stages=1):
                 rate = tl.load(A + n * d + c, mask=known, other=0.0)
                 h = tl.load(before + n * stride, mask=known, other=0.0)
