@@ -17,7 +17,7 @@ next is under way.
 import triton
 import triton.language as tl
 
-from compressm.scan.runtime.columns import row
+from compressm.scan.runtime.columns import inside_of, row
 
 UNALIGNED = ["v", "g", "x", "lam", "ends", "initial", "entering", "final", "leaving", "slopes"]
 
@@ -39,15 +39,6 @@ def _places(i, L, N, n, STEPS: tl.constexpr, FLIP: tl.constexpr):
     if FLIP:
         return (L - 1 - i) * width + n[None, :] - steps * (2 * N)
     return i * width + n[None, :] + steps * (2 * N)
-
-
-@triton.jit
-def _exist(left, known, STEPS: tl.constexpr, EVEN: tl.constexpr):
-    """Which of a tile's elements there are, if ``left`` steps are left; with EVEN all steps."""
-    steps = tl.arange(0, STEPS)[:, None]
-    if EVEN:
-        return (steps >= 0) & known[None, :]
-    return (steps < left) & known[None, :]
 
 
 @triton.jit
@@ -104,7 +95,7 @@ def chunk_ends(
     sequence, chunk = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(1)
     n = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     known = n < N
-    inside = _exist(0, known, STEPS, True)
+    inside = inside_of(0, known, STEPS, True)
     lam_re, lam_im = _eigenvalues(lam, n, N, ADJOINT)
     x_re, x_im = tl.zeros_like(lam_re), tl.zeros_like(lam_re)
     v += sequence * L * (2 * N)
@@ -172,15 +163,15 @@ def states(
     v += sequence * L * (2 * N)
     begin, end = chunk * length, tl.minimum(L, chunk * length + length)
     next_at = _places(begin, L, N, n, STEPS, FLIP)
-    next_re, next_im = _pair(v, next_at, N, _exist(L - begin, known, STEPS, EVEN), lam_re)
+    next_re, next_im = _pair(v, next_at, N, inside_of(L - begin, known, STEPS, EVEN), lam_re)
     for i in tl.range(begin, end, STEPS, num_stages=1):
         re, im, at = next_re, next_im, next_at
         # Behind the last tile, one that is there and is not used.
         later = tl.where(i + STEPS < end, i + STEPS, i)
         next_at = _places(later, L, N, n, STEPS, FLIP)
-        next_re, next_im = _pair(v, next_at, N, _exist(L - later, known, STEPS, EVEN), lam_re)
+        next_re, next_im = _pair(v, next_at, N, inside_of(L - later, known, STEPS, EVEN), lam_re)
         re, im, x_re, x_im = _advance(re, im, lam_re, lam_im, x_re, x_im, L - i, EVEN)
-        inside = _exist(L - i, known, STEPS, EVEN)
+        inside = inside_of(L - i, known, STEPS, EVEN)
         tl.store(v + at, re, mask=inside)
         tl.store(v + at + N, im, mask=inside)
     if chunk == tl.num_programs(1) - 1:
@@ -211,19 +202,19 @@ def adjoint(
     x += sequence * L * (2 * N)
     begin, end = chunk * length, tl.minimum(L, chunk * length + length)
     next_at = _places(begin, L, N, n, STEPS, FLIP)
-    next_re, next_im = _pair(g, next_at, N, _exist(L - begin, known, STEPS, EVEN), lam_re)
+    next_re, next_im = _pair(g, next_at, N, inside_of(L - begin, known, STEPS, EVEN), lam_re)
     for i in tl.range(begin, end, STEPS, num_stages=1):
         re, im, at = next_re, next_im, next_at
         # The state before a step is what the kernel meets one step later. Before the first, the last that is
         # taken here, x holds none.
-        before = _exist(L - 1 - i, known, STEPS, False)
+        before = inside_of(L - 1 - i, known, STEPS, False)
         x_re, x_im = _pair(x, _places(i + 1, L, N, n, STEPS, FLIP), N, before, lam_re)
         # Behind the last tile, one that is there and is not used.
         later = tl.where(i + STEPS < end, i + STEPS, i)
         next_at = _places(later, L, N, n, STEPS, FLIP)
-        next_re, next_im = _pair(g, next_at, N, _exist(L - later, known, STEPS, EVEN), lam_re)
+        next_re, next_im = _pair(g, next_at, N, inside_of(L - later, known, STEPS, EVEN), lam_re)
         re, im, w_re, w_im, c_re, c_im = _return(re, im, lam_re, lam_im, c_re, c_im, L - i, EVEN)
-        inside = _exist(L - i, known, STEPS, EVEN)
+        inside = inside_of(L - i, known, STEPS, EVEN)
         tl.store(g + at, re, mask=inside)
         tl.store(g + at + N, im, mask=inside)
         slope_re += tl.sum(x_re * re + x_im * im, axis=0)

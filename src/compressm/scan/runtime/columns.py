@@ -21,3 +21,12 @@ def row(tile, at: tl.constexpr):
     steps = tl.arange(0, tile.shape[0])[:, None]
     chosen = tl.where(steps == at, tile.to(bits, bitcast=True), 0)
     return tl.sum(chosen, axis=0).to(bits).to(tile.dtype, bitcast=True)
+
+
+@triton.jit
+def inside_of(left, known, STEPS: tl.constexpr, EVEN: tl.constexpr):
+    """Which of a tile's elements there are, if ``left`` steps are left; with EVEN all steps of all tiles."""
+    steps = tl.arange(0, STEPS)[:, None]
+    if EVEN:
+        return (steps >= 0) & known[None, :]
+    return (steps < left) & known[None, :]

@@ -12,14 +12,14 @@ memory, where the cache has them.
 import triton
 import triton.language as tl
 
+from compressm.scan.runtime.columns import inside_of
+from compressm.scan.runtime.triton_functions import sigmoid
 from compressm.scan.selective.triton_tiles import (
     LN_2,
     adjoints,
     column_sums,
-    inside_of,
     lane_places,
     places,
-    sigmoid,
     states,
     tile_of,
     time_steps,

@@ -17,8 +17,9 @@ that the backward pass starts from (batch, periods, N, d).
 import triton
 import triton.language as tl
 
-from compressm.scan.runtime.columns import row
-from compressm.scan.selective.triton_tiles import inside_of, places, sigmoid, states, tile_of, time_steps
+from compressm.scan.runtime.columns import inside_of, row
+from compressm.scan.runtime.triton_functions import sigmoid
+from compressm.scan.selective.triton_tiles import places, states, tile_of, time_steps
 
 UNALIGNED = ["u", "x", "delta", "bias", "z", "D", "y", "A", "ends", "totals", "entering", "kept"]
 

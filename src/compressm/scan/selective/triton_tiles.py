@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 
 from compressm.scan.runtime.columns import row
+from compressm.scan.runtime.triton_functions import LOG2_E
 
 LANES = tl.constexpr(32)
 LN_2 = tl.constexpr(0.6931471805599453)
-LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -34,12 +34,6 @@ def adjoints(decay, into, back):
         result = tl.where(steps == decay.shape[0] - 1 - t, w[None, :], result)
         back = row(decay, decay.shape[0] - 1 - t) * w
     return result, back
-
-
-@triton.jit
-def sigmoid(x):
-    """``1 / (1 + exp(-x))``."""
-    return tl.fdiv(1.0, 1.0 + tl.exp2(x * -LOG2_E))
 
 
 @triton.jit
@@ -73,15 +67,6 @@ def time_steps(
     if SOFTPLUS:
         step = softplus(step)
     return tl.where(inside, step, 0.0)
-
-
-@triton.jit
-def inside_of(left, known, STEPS: tl.constexpr, EVEN: tl.constexpr):
-    """Which of a tile's elements exist, if ``left`` steps are left; with EVEN all steps of all tiles."""
-    steps = tl.arange(0, STEPS)[:, None]
-    if EVEN:
-        return (steps >= 0) & known[None, :]
-    return (steps < left) & known[None, :]
 
 
 @triton.jit

@@ -13,14 +13,9 @@ import triton
 import triton.language as tl
 
 from compressm.scan.runtime.columns import row
+from compressm.scan.runtime.triton_functions import sigmoid
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 UNALIGNED = ["x", "grad_y", "grad_x", "weight", "bias", "sums"]
-
-
-@triton.jit
-def _sigmoid(x):
-    return tl.fdiv(1.0, 1.0 + tl.exp2(x * -LOG2_E))
 
 
 @triton.jit
@@ -48,7 +43,7 @@ def convolve(
         value = tl.load(x + (sequence * L + at)[:, None] * X_ROW + c[None, :], mask=inside, other=0.0)
         out += tl.load(weight + j * channels + c, mask=known, other=0.0)[None, :] * value.to(tl.float32)
     if SILU:
-        out *= _sigmoid(out)
+        out *= sigmoid(out)
     to = y + (sequence * L + steps)[:, None] * channels + c[None, :]
     tl.store(to, out, mask=(steps < L)[:, None] & known[None, :])
 
@@ -83,7 +78,7 @@ def _slopes(g, before, tile, after, weights, shift, FROM: tl.constexpr, K: tl.co
                 out = shift
                 for j in tl.static_range(K):
                     out += row(weights, j) * _step(before, tile, after, FROM + t - K + 1 + j)
-                open_ = _sigmoid(out)
+                open_ = sigmoid(out)
                 slope = row(g, t) * open_ * (1.0 + out * (1.0 - open_))
                 result = tl.where(steps == t, slope[None, :], result)
     return result
