@@ -30,12 +30,13 @@ INTEGERS = ("L", "N", "length", "blocks", "segments", "channels")
 
 
 class Compiled(NamedTuple):
-    """A kernel, what it is compiled for, and how many elements a thread has in one round of its loop."""
+    """A kernel, what it is compiled for, how many elements a thread has in one round of its loop, warps."""
 
     module: str
     kernel: str
     constants: dict[str, Any]
     elements: int
+    warps: int = 1
 
 
 def kernels() -> dict[str, Compiled]:
@@ -50,6 +51,7 @@ def kernels() -> dict[str, Compiled]:
     inner |= {"SOFTPLUS": True, "GATED": True, "EVEN": True} | tiles
     filters = {"channels": 2048, "X_ROW": 4096, "K": 4, "SILU": True}
     forward = {name: convolution._FORWARD[name] for name in ("ROWS", "COLUMNS")}
+    warps = convolution._FORWARD["num_warps"]
     backward = {name: convolution._BACKWARD[name] for name in ("STEPS", "BLOCK")}
     at, steps = "compressm.scan.{}.{}".format, lti.STEPS
     return {
@@ -74,7 +76,7 @@ def kernels() -> dict[str, Compiled]:
         ),
         "convolution convolve": Compiled(
             at("short_convolution", "triton_kernels"), "convolve", filters | forward,
-            forward["ROWS"] * forward["COLUMNS"] // (WARP * convolution._FORWARD["num_warps"]),
+            forward["ROWS"] * forward["COLUMNS"] // (WARP * warps), warps,
         ),
         "convolution gradients": Compiled(
             at("short_convolution", "triton_kernels"), "gradients", filters | backward | {"AROUND": 4},
@@ -155,8 +157,8 @@ def compiled(triton: Any, wanted: Compiled, *, rounded: bool, arch: int) -> Any:
     constants = {(names.index(name),): value for name, value in wanted.constants.items()}
     source = triton.compiler.ASTSource(kernel, kinds, constants, aligned)
     target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", arch, WARP)
-    warps = 4 if wanted.kernel == "convolve" else 1
-    return triton.compile(source, target=target, options={"num_warps": warps, "enable_fp_fusion": True})
+    options = {"num_warps": wanted.warps, "enable_fp_fusion": True}
+    return triton.compile(source, target=target, options=options)
 
 
 def innermost(code: str) -> list[str]:
@@ -188,7 +190,7 @@ def opcode(line: str) -> str:
 
 def run(*command: object) -> str:
     words = [str(part) for part in command]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout  # noqa: S603 - tools that Triton brings
 
 
 if __name__ == "__main__":

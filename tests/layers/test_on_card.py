@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressm.layers import LRU, Mamba
+from compressm.layers import LRU, Mamba, modal
 from compressm.scan import lti, selective
 from compressm.scan.lti import ops, portable
 
@@ -46,7 +46,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, function)
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(ops, "_kernels", lambda _: module)
-    monkeypatch.setattr(lti, "on_card", lambda _: True)
+    for user in (lti, modal):
+        monkeypatch.setattr(user, "on_card", lambda _: True)
 
 
 class SelectiveKernels:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressm.models import pointwise_ops
+from compressm.models import pointwise_cpu, pointwise_ops
 from compressm.models.pointwise import gate_dropout_residual, gelu_dropout, glu_dropout_residual
 
 SHAPES = [(1, 1), (3, 5), (7, 1025), (2, 50, 8), (300, 41)]
@@ -189,9 +189,23 @@ def test_operators_are_registered_correctly() -> None:
     torch.library.opcheck(pointwise_ops.gate_op, (y, a, b, seed, 0.2))
     both, bias = torch.randn(3, 16, requires_grad=True), torch.randn(16, requires_grad=True)
     torch.library.opcheck(pointwise_ops.glu_op, (y, both, bias, seed, 0.2))
-    torch.library.opcheck(pointwise_ops.glu_op, (y, both, None, seed, 0.2))
     half = both.detach().bfloat16().requires_grad_()
-    torch.library.opcheck(pointwise_ops.glu_op, (y, half, None, seed, 0.2))
+    torch.library.opcheck(pointwise_ops.glu_op, (y, half, bias, seed, 0.2))
+
+
+def test_the_gradient_of_a_bias_does_not_want_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenMP may give fewer than there are threads, as inside another parallel region."""
+    both, grad, seed = torch.randn(300, 128), torch.randn(300, 64), torch.zeros(1, dtype=torch.int64)
+    _, wanted = pointwise_cpu.glu_backward(both, torch.zeros(128), grad, seed, 0.0)
+    run = pointwise_cpu.run_kernel
+    monkeypatch.setattr(pointwise_cpu, "_threads", lambda _: 9)
+    monkeypatch.setattr(pointwise_cpu, "run_kernel", lambda kernel, words, _: run(kernel, words, 1))
+    torch.use_deterministic_algorithms(True)  # what is only allocated is no number
+    try:
+        _, found = pointwise_cpu.glu_backward(both, torch.zeros(128), grad, seed, 0.0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.25])

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 
 from compressm.models import pointwise_cpu, pointwise_ops
 from compressm.models.pointwise import glu_dropout_residual
-from compressm.scan.runtime import tiles
+from compressm.scan.runtime import card, tiles
 
 MODULE = "compressm.models.pointwise_triton"
 SHAPES = [(1, 1), (37, 3), (53, 65), (2, 11, 7)]
@@ -124,7 +124,7 @@ def test_extreme_values_stay_finite_and_right(interpreted: Interpreted) -> None:
 def test_cuda_tensors_go_to_triton_where_it_is_installed(
     monkeypatch: pytest.MonkeyPatch, has_triton: bool
 ) -> None:
-    monkeypatch.setattr(tiles, "HAS_TRITON", has_triton)
+    monkeypatch.setattr(card, "HAS_TRITON", has_triton)
     with FakeTensorMode():
         for dtype, served in ((torch.float32, True), (torch.bfloat16, True), (torch.float64, False)):
             asked = torch.empty(1 << 13, 1 << 10, device="cuda", dtype=dtype)

@@ -17,7 +17,7 @@ from compressm.layers.windowed import WindowedLayer
 from compressm.scan import selective_scan
 from compressm.scan.precision import at_least_float32
 from compressm.scan.runtime.tracing import bare, observed
-from compressm.scan.selective import row_of_float32
+from compressm.scan.selective import as_read
 
 
 class Mamba(WindowedLayer):
@@ -152,7 +152,7 @@ class Mamba(WindowedLayer):
         x, window = self.conv1d(x, window, silu=True)
         dt, B, C = self._select(x)
         delta = F.linear(dt, self.dt_proj.weight)
-        x, delta, B, C, z = (row_of_float32(part) for part in (x, delta, B, C, z))
+        x, delta, B, C, z = (as_read(part) for part in (x, delta, B, C, z))
         D, bias = at_least_float32(self.D), at_least_float32(self.dt_proj.bias)
         y, h = selective_scan(x, delta, self.rates(), B, C, D, z, bias, delta_softplus=True, state=h)
         return self._project(y), self.join_state(window, h) if final_state else u.new_empty(0)

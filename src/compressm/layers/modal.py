@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from compressm.layers.arguments import check_input, check_sequence, check_state
 from compressm.layers.base import StateSpaceLayer
 from compressm.layers.skip import add_skip
-from compressm.scan import lti, lti_scan
+from compressm.scan import lti_scan
+from compressm.scan.lti import halves
+from compressm.scan.runtime.card import on_card
 
 
 class ModalLayer(StateSpaceLayer):
@@ -73,10 +75,10 @@ class ModalLayer(StateSpaceLayer):
         check_sequence(self._kind, u, self.input_dim)
         check_state(self._kind, state, (u.shape[0], 2, self.state_dim))
         lam, B, C = self.eigenvalues(), self.input_matrix(), self.output_matrix()
-        if lti.on_card(u) and lti.halves(u, self.input_dim):
+        if on_card(u) and halves(u, self.input_dim):
             u = u.to(torch.bfloat16)  # once for the recurrence and the skip term
         # A CPU's kernels add the skip term while they have its rows at hand; a GPU has a kernel for it.
-        direct = None if lti.on_card(u) else self.D
+        direct = None if on_card(u) else self.D
         if not self.bidirectional:
             y, last = lti_scan(u, lam, B, C, state, final=final_state, D=direct)
             return self._skip(y, u, direct), last if final_state else u.new_empty(0)

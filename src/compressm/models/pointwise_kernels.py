@@ -180,10 +180,8 @@ def _gate_backward(a: Any, b: Any, kept: Any, grad: Any, grad_a: Any, grad_b: An
     for i in range(whole, kept.size):
         open_ = _sigmoid(item(b, i))
         flow = grad[i] * kept[i] * open_
-        # Read before a gradient may take its place.
-        last = flow * item(a, i) * (ONE - open_)
         put(grad_a, i, flow)
-        put(grad_b, i, last)
+        put(grad_b, i, flow * item(a, i) * (ONE - open_))
 
 
 # Every kernel's words: worker, workers, count, seed, threshold and scale (in units of 2^-32), then arrays,
@@ -293,11 +291,11 @@ def _glu_row_backward(a: Any, b: Any, bias_a: Any, bias_b: Any, kept: Any, grad:
     for i in range(whole, kept.size):
         open_ = _sigmoid(item(b, i) + bias_b[i])
         flow = grad[i] * kept[i] * open_
-        last = flow * (item(a, i) + bias_a[i]) * (ONE - open_)
+        ending = flow * (item(a, i) + bias_a[i]) * (ONE - open_)
         put(grad_a, i, flow)
-        put(grad_b, i, last)
+        put(grad_b, i, ending)
         sum_a[i] += flow
-        sum_b[i] += last
+        sum_b[i] += ending
 
 
 @compiled
@@ -327,7 +325,7 @@ def _glu_dropout_backward(arguments: Any, half: Any) -> None:
     """Gradient of both, and each worker's share of that of the bias.
 
     Words as :func:`_glu_dropout`. Arrays: both (``half``), bias, grad, gradient of both (``half``), shares
-    (workers, 2 width) in float64.
+    (workers, 2 width) in float64, which start as zero.
     """
     words = carray(arguments, (12,))
     number, workers = worker(words)
@@ -340,7 +338,6 @@ def _glu_dropout_backward(arguments: Any, half: Any) -> None:
     share = carray(float64_pointer(words[11]), (workers, 2 * width))[number]
     kept, part = np.empty(width, np.float32), np.empty(2 * width, np.float32)
     first, last = rows * number // workers, rows * (number + 1) // workers
-    share[:] = 0
     for start in range(first, last, SUMMED):
         part[:] = 0
         for row in range(start, min(start + SUMMED, last)):

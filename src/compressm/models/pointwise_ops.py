@@ -65,7 +65,7 @@ def gate_backward_op(a: Tensor, b: Tensor, grad: Tensor, seed: Tensor, p: float)
 
 
 @torch.library.custom_op("compressm::glu_dropout_residual", mutates_args=())
-def glu_op(x: Tensor, both: Tensor, bias: Tensor | None, seed: Tensor, p: float) -> Tensor:
+def glu_op(x: Tensor, both: Tensor, bias: Tensor, seed: Tensor, p: float) -> Tensor:
     """``x + dropout(a * sigmoid(b))``, a and b being the halves of ``both + bias``."""
     out: Tensor = _kernels(x).glu(x, both, bias, seed, p)
     return out
@@ -73,9 +73,9 @@ def glu_op(x: Tensor, both: Tensor, bias: Tensor | None, seed: Tensor, p: float)
 
 @torch.library.custom_op("compressm::glu_dropout_residual_backward", mutates_args=())
 def glu_backward_op(
-    both: Tensor, bias: Tensor | None, grad: Tensor, seed: Tensor, p: float
+    both: Tensor, bias: Tensor, grad: Tensor, seed: Tensor, p: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of ``both`` and of the bias, which is empty if there is none."""
+    """Gradients of ``both`` and of the bias."""
     grad_both, grad_bias = _kernels(both).glu_backward(both, bias, grad, seed, p)
     return grad_both, grad_bias
 
@@ -105,15 +105,15 @@ def _(a: Tensor, b: Tensor, grad: Tensor, seed: Tensor, p: float) -> tuple[Tenso
 
 
 @glu_op.register_fake
-def _(x: Tensor, both: Tensor, bias: Tensor | None, seed: Tensor, p: float) -> Tensor:
+def _(x: Tensor, both: Tensor, bias: Tensor, seed: Tensor, p: float) -> Tensor:
     del both, bias, seed, p
     return _contiguous(x)
 
 
 @glu_backward_op.register_fake
-def _(both: Tensor, bias: Tensor | None, grad: Tensor, seed: Tensor, p: float) -> tuple[Tensor, Tensor]:
+def _(both: Tensor, bias: Tensor, grad: Tensor, seed: Tensor, p: float) -> tuple[Tensor, Tensor]:
     del grad, seed, p
-    return _contiguous(both), both.new_empty(0) if bias is None else _contiguous(bias)
+    return _contiguous(both), _contiguous(bias)
 
 
 def _save_gelu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -147,7 +147,7 @@ def _save_glu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _differentiate_glu(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     both, bias, seed = ctx.saved_tensors
     grad_both, grad_bias = glu_backward_op(both, bias, grad, seed, ctx.p)
-    return grad, grad_both, None if bias is None else grad_bias, None, None
+    return grad, grad_both, grad_bias, None, None
 
 
 gelu_op.register_autograd(_differentiate_gelu, setup_context=_save_gelu)

@@ -47,9 +47,9 @@ def gate_backward(a: Tensor, b: Tensor, grad: Tensor, seed: Tensor, p: float) ->
     return grad_a, grad_b
 
 
-def glu(x: Tensor, both: Tensor, bias: Tensor | None, seed: Tensor, p: float) -> Tensor:
+def glu(x: Tensor, both: Tensor, bias: Tensor, seed: Tensor, p: float) -> Tensor:
     """``x + dropout(a * sigmoid(b))``, a and b being the halves of ``both + bias``."""
-    x, both, bias = x.contiguous(), both.contiguous(), _bias(both, bias)
+    x, both, bias = x.contiguous(), both.contiguous(), bias.contiguous()
     M, H = x.numel() // x.shape[-1], x.shape[-1]
     out, tiles = torch.empty_like(x), Tiles.of(M, H)
     with torch.cuda.device(x.get_device()):
@@ -59,11 +59,9 @@ def glu(x: Tensor, both: Tensor, bias: Tensor | None, seed: Tensor, p: float) ->
     return out
 
 
-def glu_backward(
-    both: Tensor, bias: Tensor | None, grad: Tensor, seed: Tensor, p: float
-) -> tuple[Tensor, Tensor]:
+def glu_backward(both: Tensor, bias: Tensor, grad: Tensor, seed: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """Gradients of ``both`` and of the bias, in their types."""
-    both, bias, grad = both.contiguous(), _bias(both, bias), grad.contiguous()
+    both, bias, grad = both.contiguous(), bias.contiguous(), grad.contiguous()
     M, H = grad.numel() // grad.shape[-1], grad.shape[-1]
     grad_both, tiles = torch.empty_like(both), Tiles.of(M, H, programs_wanted(both.device))
     shares = torch.empty(tiles.parts, 2 * H, device=both.device)
@@ -73,10 +71,6 @@ def glu_backward(
             H=H, DROPOUT=p > 0, **tiles.sizes,
         )  # fmt: skip
     return grad_both, shares.sum(0).to(bias.dtype)
-
-
-def _bias(both: Tensor, bias: Tensor | None) -> Tensor:
-    return both.new_zeros(both.shape[-1]) if bias is None else bias.contiguous()
 
 
 def _grid(flat: Tensor) -> tuple[int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from compressm.scan.lti import ops
+from compressm.scan.runtime import card
 
 MODULE = "compressm.scan.lti.triton"
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
@@ -109,7 +110,7 @@ def test_cuda_tensors_go_to_triton_where_it_is_installed(
 ) -> None:
     if has_triton:
         pytest.importorskip("triton", reason="Triton has no wheels for this platform")
-    monkeypatch.setattr(ops, "HAS_TRITON", has_triton)
+    monkeypatch.setattr(card, "HAS_TRITON", has_triton)
     asked = SimpleNamespace(device=torch.device("cuda", 0))
     assert ops._kernels(asked).__name__ == (MODULE if has_triton else "compressm.scan.lti.portable")
     assert ops._kernels(torch.zeros(1)).__name__ == "compressm.scan.lti.cpu"

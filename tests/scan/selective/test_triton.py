@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from compressm.scan.runtime import card
 from compressm.scan.selective import arguments, ops
 
 MODULE = "compressm.scan.selective.triton"
@@ -96,9 +97,9 @@ def test_rows_may_be_rounded_and_parts_of_longer_ones(
 
 def test_cuda_tensors_go_to_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
-    monkeypatch.setattr(arguments, "HAS_TRITON", False)
+    monkeypatch.setattr(card, "HAS_TRITON", False)
     assert not arguments.served(asked)
-    monkeypatch.setattr(arguments, "HAS_TRITON", True)
+    monkeypatch.setattr(card, "HAS_TRITON", True)
     assert arguments.served(asked)
     assert not arguments.served(SimpleNamespace(device=asked.device, dtype=torch.float64))
     assert arguments.served(SimpleNamespace(device=asked.device, dtype=torch.bfloat16))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from compressm.scan.runtime import card
 from compressm.scan.short_convolution import arguments, ops
 
 MODULE = "compressm.scan.short_convolution.triton"
@@ -70,7 +71,7 @@ def test_cuda_tensors_go_to_triton_where_it_is_installed(monkeypatch: pytest.Mon
     for dtype in (torch.float32, torch.bfloat16):
         asked = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype)
         for installed in (False, True):
-            monkeypatch.setattr(arguments, "HAS_TRITON", installed)
+            monkeypatch.setattr(card, "HAS_TRITON", installed)
             assert arguments.served(asked) == installed
     assert not arguments.served(SimpleNamespace(device=asked.device, dtype=torch.float16))
 

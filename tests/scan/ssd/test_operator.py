@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressm.scan import ssd
+from compressm.scan.runtime import card
 from compressm.scan.ssd import arguments, linear_attention_scan, ops
 from compressm.scan.ssd.triton_plan import STEPS, block_of, precision
 
@@ -131,9 +132,9 @@ def test_exported_for_any_batch_and_length() -> None:
 
 def test_cuda_tensors_go_to_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: Any = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
-    monkeypatch.setattr(arguments, "HAS_TRITON", False)
+    monkeypatch.setattr(card, "HAS_TRITON", False)
     assert arguments.kernels_of(asked) is None
-    monkeypatch.setattr(arguments, "HAS_TRITON", True)
+    monkeypatch.setattr(card, "HAS_TRITON", True)
     assert arguments.kernels_of(asked) == "triton"
     assert arguments.kernels_of(torch.zeros(1)) == "recurrent"
     assert arguments.kernels_of(torch.zeros(1, dtype=torch.float64)) is None

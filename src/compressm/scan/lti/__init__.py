@@ -6,16 +6,19 @@ of it; the latter's kernels are in ``recurrence``, and for few channels in ``few
 them an operator of PyTorch, and ``cost`` chooses among them.
 """
 
+import contextlib
+
 import torch
 from torch import Tensor
 
 from compressm.scan.lti.arguments import FORMS, check_form, check_operands
 from compressm.scan.lti.calibration import calibrate
 from compressm.scan.lti.cost import Shape, choose_form, threads_of, what_to_keep
-from compressm.scan.lti.ops import HAS_TRITON, lti_scan_op
+from compressm.scan.lti.ops import lti_scan_op
 from compressm.scan.lti.portable import states_of
 from compressm.scan.lti.reference import reference_scan
 from compressm.scan.precision import at_least_float32
+from compressm.scan.runtime.card import on_card
 
 HALF_CHANNELS = 64
 """Channels from which on products in bfloat16 are worth the rounding of their operands."""
@@ -66,17 +69,16 @@ def lti_scan(
     check_form(form)
     device = u.device.type if isinstance(u, Tensor) else "cpu"
     half = isinstance(u, Tensor) and isinstance(C, Tensor) and C.ndim == 3 and halves(u, C.shape[1])
+    card = half and on_card(u)  # whose kernels take inputs in bfloat16
     if torch.is_autocast_enabled(device):
-        u = u if half and on_card(u) else at_least_float32(u)
+        u = u if card else at_least_float32(u)
         lam, B, C = (at_least_float32(x) for x in (lam, B, C))
         D, state = (None if x is None else at_least_float32(x) for x in (D, state))
     check_operands(u, lam, B, C, state, D, half=half)
-    if D is not None and (form == "reference" or device != "cpu" or on_card(u)):
-        y, last = lti_scan(u, lam, B, C, state, form=form, reverse=reverse, final=final)
-        return torch.addcmul(y, u.to(y.dtype), D.to(y.dtype)), last
     if form == "reference":
         with torch.autocast(device, enabled=False):
-            return reference_scan(u.to(lam.dtype), lam, B, C, state, reverse=reverse)
+            y, last = reference_scan(u.to(lam.dtype), lam, B, C, state, reverse=reverse)
+        return _with_direct(y, u, D), last
     training = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (u, lam, B, C, D, state)
     )
@@ -86,19 +88,18 @@ def lti_scan(
         threads = threads_of(device)
         form = choose_form(shape, training=training, threads=threads, device=device, dtype=u.dtype)
     keep = what_to_keep(shape) if training and form == "scan" else "nothing"
-    if not (half and on_card(u)):
-        y, last, _ = lti_scan_op(u, lam, B, C, D, state, form, keep, reverse, half, final)
-        return y, last
-    half = form == "scan"
-    u = u.to(torch.bfloat16 if half else lam.dtype)
-    with torch.autocast(device, enabled=False):  # it would widen u
-        y, last, _ = lti_scan_op(u, lam, B, C, D, state, form, keep, reverse, half, final)
-    return y, last
+    if card:
+        half = form == "scan"
+        u = u.to(torch.bfloat16 if half else lam.dtype)
+    folded = D if device == "cpu" else None
+    # On a card operands are of the types that the kernels read: autocast would widen u.
+    with torch.autocast(device, enabled=False) if card else contextlib.nullcontext():
+        y, last, _ = lti_scan_op(u, lam, B, C, folded, state, form, keep, reverse, half, final)
+    return y if folded is D else _with_direct(y, u, D), last
 
 
-def on_card(u: Tensor) -> bool:
-    """Whether kernels of a CUDA device serve u: these take inputs in bfloat16."""
-    return u.device.type == "cuda" and HAS_TRITON
+def _with_direct(y: Tensor, u: Tensor, D: Tensor | None) -> Tensor:
+    return y if D is None else torch.addcmul(y, u.to(y.dtype), D.to(y.dtype))
 
 
 def halves(u: Tensor, outputs: int) -> bool:

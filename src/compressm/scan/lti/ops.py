@@ -5,21 +5,20 @@ inside it. Only real tensors cross its border.
 """
 
 import importlib
-import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from compressm.scan.lti import convolution, cost, cpu, portable
+from compressm.scan.runtime.card import on_card
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def _kernels(u: Tensor) -> Any:
     """The module whose ``scan_forward`` and ``scan_backward`` serve u's device."""
-    if u.device.type == "cuda" and HAS_TRITON:
+    if on_card(u):
         return importlib.import_module("compressm.scan.lti.triton")
     return cpu if u.device.type == "cpu" else portable
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from compressm.scan.lti import triton_kernels as kernels
+from compressm.scan.runtime.card import multiprocessors
 
 BLOCK = 32
 STEPS = 16  # of a tile: as many as registers hold twice
@@ -69,7 +70,7 @@ def power_of_two(value: int) -> int:
 
 def programs_wanted(device: torch.device) -> int:
     """Programs that keep a device's memory busy."""
-    return PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+    return PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(device)
 
 
 def padded(N: int) -> int:

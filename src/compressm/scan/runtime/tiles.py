@@ -1,12 +1,12 @@
 """How matrices (M, H) are cut for Triton's kernels: into tiles, and parts of tiles below each other."""
 
-import importlib.util
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+from compressm.scan.runtime.card import multiprocessors, on_card
+
 TILE = 1024  # elements: two loads of 16 bytes in float32 for each thread of four warps
 COLUMNS = 64  # of a tile at most, so that sums over rows have enough parts and rows still fill cache lines
 PROGRAMS_PER_MULTIPROCESSOR = 8
@@ -51,9 +51,9 @@ class Tiles(NamedTuple):
 def on_triton(x: Tensor) -> bool:
     """Whether x is large, on a CUDA device, and of a type that kernels with float32 inside can serve."""
     served = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return HAS_TRITON and x.device.type == "cuda" and served and x.numel() >= WORTH_A_LAUNCH
+    return on_card(x) and served and x.numel() >= WORTH_A_LAUNCH
 
 
 def programs_wanted(device: torch.device) -> int:
     """Programs that keep a device's memory busy while each adds up a part of the rows."""
-    return PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+    return PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(device)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from compressm.scan.precision import at_least_float32
+from compressm.scan.runtime.card import on_card
 from compressm.scan.selective.arguments import (
     FORMS,
     check_decays,
     check_form,
     check_operands,
-    on_card,
     served,
 )
 from compressm.scan.selective.ops import selective_scan_op
@@ -77,8 +77,8 @@ def selective_scan(
     """
     device = u.device.type if isinstance(u, Tensor) else "cpu"
     if torch.is_autocast_enabled(device):
-        u, delta, B, C = (row_of_float32(x) for x in (u, delta, B, C))
-        z = None if z is None else row_of_float32(z)
+        u, delta, B, C = (as_read(x) for x in (u, delta, B, C))
+        z = None if z is None else as_read(z)
         A = at_least_float32(A)
         D, delta_bias, state = (None if x is None else at_least_float32(x) for x in (D, delta_bias, state))
     check_operands(u, delta, A, B, C, D, z, delta_bias, state)
@@ -104,7 +104,7 @@ def selective_scan(
         return reference_scan(*given, delta_softplus=delta_softplus)
 
 
-def row_of_float32(x: Tensor) -> Tensor:
+def as_read(x: Tensor) -> Tensor:
     """What has a row for each step as the kernels of its device read it, at least bfloat16."""
     return x if on_card(x) and x.dtype == torch.bfloat16 else at_least_float32(x)
 

@@ -1,12 +1,13 @@
 """Checks of the operands, with messages that name the argument, its value and the remedy."""
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+from compressm.scan.runtime.card import on_card
+
 ROWS = ("u", "delta", "B", "C", "z")
+"""What has a row for each step: kernels of a CUDA device read it in bfloat16, too."""
+
 FORMS = ("auto", "reference", "scan")
 
 
@@ -26,11 +27,6 @@ def served(u: Tensor) -> bool:
     if on_card(u):
         return u.dtype in (torch.float32, torch.bfloat16)
     return u.device.type == "cpu" and u.dtype == torch.float32
-
-
-def on_card(u: Tensor) -> bool:
-    """Whether kernels of a CUDA device serve u: these take what has a row for each step in bfloat16, too."""
-    return u.device.type == "cuda" and HAS_TRITON
 
 
 def check_operands(

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from compressm.scan.runtime.card import multiprocessors
 from compressm.scan.runtime.rows import by_rows
 from compressm.scan.selective import triton_gradients, triton_kernels
 from compressm.scan.selective.cpu import LOG2_E, Gradients
@@ -40,7 +41,7 @@ _CARRY: dict[str, Any] = {"BLOCK": 128, "STAGES": 4, **_LAUNCH}
 
 def programs_wanted(device: torch.device) -> int:
     """Programs that keep a device busy: three warps for each of a multiprocessor's four schedulers."""
-    return PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+    return PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(device)
 
 
 def kept_sizes(u: Tensor, N: int, *, gated: bool, keep: bool) -> tuple[int, int]:
@@ -163,18 +164,13 @@ def scan_backward(
     grad_D, grad_bias = A.new_empty(2, batch, cut.segments, d)
     with torch.cuda.device(u.get_device()):
         returning = _entering(given, grad_y, given.C, grad_final, cut, adjoint=True)
-        for part in range(parts):
-            first = part * groups * block
-            operands, more, results = (
-                [x[..., first:] for x in tensors]
-                for tensors in (
-                    (given.u, given.delta, given.bias, given.z, given.A),
-                    (given.D, grad_y, before.view(batch, -1, N, d)),
-                    (grad_u, grad_delta, grad_z, grad_A, grad_D, grad_bias),
-                )
-            )
+        by_channel = (
+            given.u, given.delta, given.bias, given.z, given.A, given.D, grad_y,
+            before.view(batch, -1, N, d), returning, grad_u, grad_delta, grad_z, grad_A, grad_D, grad_bias,
+        )  # fmt: skip
+        for first in range(0, parts * groups * block, groups * block):
             triton_gradients.gradients[cut.programs, cut.segments](
-                *operands, given.B, given.C, *more, between, returning[..., first:], sums, *results,
+                *(x[..., first:] for x in by_channel), given.B, given.C, between, sums,
                 L, N, cut.length, sums[0].numel(), d - first,
                 groups=groups, U_ROW=given.u.stride(1), **given.constants(_GRADIENTS),
             )  # fmt: skip

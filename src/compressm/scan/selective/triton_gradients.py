@@ -41,8 +41,8 @@ def _states_before(kept, stride, room, i, N, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def gradients(
-    u, delta, bias, z, A, B, C, D, grad_y, kept, between, returning, sums,
-    grad_u, grad_delta, grad_z, grad_A, grad_D, grad_bias, L, N, length, span, channels,
+    u, delta, bias, z, A, D, grad_y, kept, returning, grad_u, grad_delta, grad_z, grad_A, grad_D, grad_bias,
+    B, C, between, sums, L, N, length, span, channels,
     groups: tl.constexpr, d: tl.constexpr, U_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, Z_ROW: tl.constexpr,
     STEPS: tl.constexpr, PERIOD: tl.constexpr, BLOCK: tl.constexpr,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, EVEN: tl.constexpr,
@@ -50,10 +50,10 @@ def gradients(
     """Gradients of a segment of ``length`` steps; ``returning`` becomes what leaves it for the past.
 
     ``between`` is the program's own room for states before tiles, (sequences and groups, segments,
-    PERIOD / STEPS - 1, N, BLOCK). A launch serves ``groups`` blocks of channels; pointers are to its first
-    channel, from which on there are ``channels``. Gradients of B and C are the block's shares, in ``sums``,
-    (groups, batch, periods, N, PERIOD) for B and ``span`` elements further for C; those of A, (batch,
-    segments, N, d), and of D and the bias, (batch, segments, d), this segment's.
+    PERIOD / STEPS - 1, N, BLOCK). A launch serves ``groups`` blocks of channels; pointers, up to B, are to
+    its first channel, from which on there are ``channels``. Gradients of B and C are the block's shares, in
+    ``sums``, (groups, batch, periods, N, PERIOD) for B and ``span`` elements further for C; those of A,
+    (batch, segments, N, d), and of D and the bias, (batch, segments, d), this segment's.
     """
     group = tl.program_id(0) % groups
     sequence, segment = (tl.program_id(0) // groups).to(tl.int64), tl.program_id(1)

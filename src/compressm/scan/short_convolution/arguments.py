@@ -1,11 +1,10 @@
 """Checks of the operands, with messages that name the argument, its value and the remedy."""
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+from compressm.scan.runtime.card import on_card
+
 FORMS = ("auto", "kernel", "reference")
 
 
@@ -24,7 +23,7 @@ def served(x: Tensor) -> bool:
     """Whether the kernels serve x's device and dtype; autocast wants float32 rounded, which PyTorch does."""
     device = x.device.type
     plain = x.dtype == torch.float32 and not torch.is_autocast_enabled(device)
-    return (device == "cpu" or (device == "cuda" and HAS_TRITON)) and (plain or x.dtype == torch.bfloat16)
+    return (device == "cpu" or on_card(x)) and (plain or x.dtype == torch.bfloat16)
 
 
 def check_operands(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> None:

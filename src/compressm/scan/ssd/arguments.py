@@ -1,11 +1,10 @@
 """Checks of the operands, with messages that name the argument, its value and the remedy."""
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+from compressm.scan.runtime.card import on_card
+
 _NAME = "linear_attention_scan"
 FORMS = ("auto", "chunked", "recurrent", "reference", "triton")
 
@@ -27,7 +26,7 @@ def kernels_of(q: Tensor) -> str | None:
         return None
     if q.device.type == "cpu":
         return "recurrent"
-    return "triton" if q.device.type == "cuda" and HAS_TRITON else None
+    return "triton" if on_card(q) else None
 
 
 def kernels_are_faster(q: Tensor, v: Tensor, log_decay: Tensor) -> bool:
