@@ -18,6 +18,7 @@ from compressm.bench.scaling import AXES, axis_cases, sweep
 from compressm.bench.timing import bandwidth
 from compressm.scan import calibrate, compile_seconds
 from compressm.scan.lti.arguments import check_form
+from compressm.training import keep_freed_memory
 
 QUICK_ROUNDS, QUICK_LONGEST, QUICK_SHAPES = 3, 1 << 13, 4
 
@@ -79,6 +80,7 @@ def run(plan: Plan, folder: Path, watcher: Watcher | None = None) -> Outcome:
 
 
 def _run(plan: Plan, folder: Path, watcher: Watcher) -> Outcome:
+    keep_freed_memory()  # as training does
     settings, rounds = plan.settings, QUICK_ROUNDS if plan.quick else plan.rounds
     method = Method(
         rounds=rounds,
@@ -136,7 +138,8 @@ def _grid(plan: Plan, method: Method, outcome: Outcome, watcher: Watcher, keep: 
 def _describe(method: Method, plan: Plan) -> dict[str, object]:
     return {
         "rounds": method.rounds,
-        "times": "medians of alternatives interleaved round by round in one process",
+        "times": "medians of alternatives interleaved round by round in one process, which keeps what memory "
+        "it has freed, as in training",
         "ratios": "medians of the ratios within rounds",
         "clock": "processor time" if plan.cpu_time else "time",
         "memory": "rise of the peak resident size in a fresh process" if method.memory else None,

@@ -43,6 +43,10 @@ class ModalLayer(StateSpaceLayer):
         Of a bidirectional layer ``(2, 2H, N)``: the forward direction's rows, then the backward direction's.
         """
 
+    def system(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``λ``, ``B`` and ``C`` as above."""
+        return self.eigenvalues(), self.input_matrix(), self.output_matrix()
+
     # Sizes are read off the parameters, which a cut replaces: a stored copy could only disagree.
     @property
     def input_dim(self) -> int:
@@ -74,7 +78,7 @@ class ModalLayer(StateSpaceLayer):
         """
         check_sequence(self._kind, u, self.input_dim)
         check_state(self._kind, state, (u.shape[0], 2, self.state_dim))
-        lam, B, C = self.eigenvalues(), self.input_matrix(), self.output_matrix()
+        lam, B, C = self.system()
         if on_card(u) and halves(u, self.input_dim):
             u = u.to(torch.bfloat16)  # once for the recurrence and the skip term
         # A CPU's kernels add the skip term while they have its rows at hand; a GPU has a kernel for it.

@@ -64,23 +64,33 @@ class MaskedBatchNorm(nn.Module):
                 eps=self.eps,
             )
         normalised, mean, var = _batch_norm(rows, self.eps)
-        with torch.no_grad():
-            unbiased = var * (len(rows) / (len(rows) - 1))
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        self.track(mean, var, len(rows))
         out: Tensor = normalised
         return out
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, var: Tensor, rows: int) -> None:
+        """Let the running statistics follow the mean and biased variance ``(H,)`` of so many rows."""
+        unbiased = var * (rows / (rows - 1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
 
 
 def _threads(rows: Tensor) -> int:
     return torch.get_num_threads() if rows.numel() >= _SMALL else 1
 
 
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (H,) of contiguous float32 rows (M, H) on a CPU, in float64."""
+    mean, square = _sums(_SUMS, rows)
+    return mean, (square - mean * mean).clamp(min=0)
+
+
 def _sums(kernel: Kernel, *matrices: Tensor) -> Tensor:
     """Means over the rows of what the kernel sums, float64 ``(2, H)``."""
     rows, channels = matrices[0].shape
     threads = _threads(matrices[0])
-    sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
+    sums = matrices[0].new_zeros(threads, 2, channels, dtype=torch.float64)
     run_kernel(kernel, [rows, channels, *(x.data_ptr() for x in (*matrices, sums))], threads)
     return sums.sum(0) / rows
 
@@ -95,8 +105,7 @@ def _apply(kernel: Kernel, *arrays: Tensor) -> Tensor:
 def _batch_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised rows (M, H), and the mean and biased variance (H,) they had."""
     x = x.contiguous()
-    mean, square = _sums(_SUMS, x)
-    var = (square - mean * mean).clamp(min=0)
+    mean, var = moments(x)
     scale = torch.rsqrt(var + eps)
     return _apply(_APPLY, x, mean.float(), scale.float()), mean.float(), var.float()
 

@@ -1,7 +1,7 @@
 """Batch normalisation over the rows of a matrix: Numba kernels for float32 on a CPU.
 
-Each direction reads the matrix twice: once for sums over the rows, which every worker makes of its own share
-in float64, and once for the result.
+Each direction reads the matrix twice: once for sums over the rows, which every worker makes of its own share,
+and once for the result. A few rows are summed in float32, in registers, their sums in float64.
 """
 
 from typing import Any
@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from compressm.scan.runtime.arrays import ZERO
 from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, worker
+from compressm.scan.runtime.vectors import load, spread, store
+from compressm.scan.runtime.widths import LANES
+
+SUMMED = 32  # rows that are summed in float32
 
 
 @compiled
@@ -18,23 +23,63 @@ def _share(rows: Any, number: Any, workers: Any) -> Any:
 
 
 @compiled
-def _add_row(x: Any, first: Any, second: Any) -> None:
-    for j in range(x.size):
-        value = np.float64(x[j])
-        first[j] += value
-        second[j] += value * value
+def _add_moments(x: Any, sums: Any, part: Any) -> None:
+    """Add the values and squares of a few rows to ``sums``; ``part`` is scratch, both (2, H).
+
+    Differences from the first row are summed in float32: what that row has beyond the others, which costs
+    digits, is part of the variance, too.
+    """
+    rows, H = x.shape
+    whole, flat = H // LANES * LANES, x.reshape(rows * H)
+    for j in range(0, whole, LANES):
+        shift = load(flat, j)
+        total, square = spread(ZERO), spread(ZERO)
+        for row in range(1, rows):
+            value = load(flat, row * H + j) - shift
+            total = total + value
+            square = square + value * value
+        store(part[0], j, total)
+        store(part[1], j, square)
+    for j in range(whole, H):
+        part[0, j] = part[1, j] = 0
+    for row in range(1, rows):
+        for j in range(whole, H):
+            value = x[row, j] - x[0, j]
+            part[0, j] += value
+            part[1, j] += value * value
+    for j in range(H):
+        shift, total = np.float64(x[0, j]), np.float64(part[0, j])
+        sums[0, j] += rows * shift + total
+        sums[1, j] += shift * (rows * shift + 2 * total) + part[1, j]
 
 
 @compiled
-def _add_products(g: Any, normal: Any, first: Any, second: Any) -> None:
-    for j in range(g.size):
-        value = np.float64(g[j])
-        first[j] += value
-        second[j] += value * np.float64(normal[j])
+def add_products(grad: Any, normal: Any, sums: Any, part: Any) -> None:
+    """Add a few rows of gradients to ``sums``, alone and times the normalised values; ``part`` is scratch."""
+    rows, H = grad.shape
+    whole, flat, values = H // LANES * LANES, grad.reshape(rows * H), normal.reshape(rows * H)
+    for j in range(0, whole, LANES):
+        total, product = spread(ZERO), spread(ZERO)
+        for row in range(rows):
+            slope = load(flat, row * H + j)
+            total = total + slope
+            product = product + slope * load(values, row * H + j)
+        store(part[0], j, total)
+        store(part[1], j, product)
+    for j in range(whole, H):
+        part[0, j] = part[1, j] = 0
+    for row in range(rows):
+        for j in range(whole, H):
+            part[0, j] += grad[row, j]
+            part[1, j] += grad[row, j] * normal[row, j]
+    for j in range(H):
+        sums[0, j] += part[0, j]
+        sums[1, j] += part[1, j]
 
 
 @compiled
-def _normalise(x: Any, mean: Any, scale: Any, out: Any) -> None:
+def normalise_row(x: Any, mean: Any, scale: Any, out: Any) -> None:
+    """``out = (x - mean) * scale``."""
     for j in range(x.size):
         out[j] = (x[j] - mean[j]) * scale[j]
 
@@ -56,8 +101,9 @@ def norm_sums(arguments: Any) -> None:
     M, H = words[2], words[3]
     x, sums = carray(float32_pointer(words[4]), (M, H)), carray(float64_pointer(words[5]), (workers, 2, H))
     first, last = _share(M, number, workers)
-    for row in range(first, last):
-        _add_row(x[row], sums[number, 0], sums[number, 1])
+    part = np.empty((2, H), np.float32)
+    for start in range(first, last, SUMMED):
+        _add_moments(x[start : min(start + SUMMED, last)], sums[number], part)
 
 
 def norm_apply(arguments: Any) -> None:
@@ -69,7 +115,7 @@ def norm_apply(arguments: Any) -> None:
     mean, scale = carray(float32_pointer(words[5]), (H,)), carray(float32_pointer(words[6]), (H,))
     first, last = _share(M, number, workers)
     for row in range(first, last):
-        _normalise(x[row], mean, scale, out[row])
+        normalise_row(x[row], mean, scale, out[row])
 
 
 def norm_backward_sums(arguments: Any) -> None:
@@ -80,8 +126,10 @@ def norm_backward_sums(arguments: Any) -> None:
     g, normal = carray(float32_pointer(words[4]), (M, H)), carray(float32_pointer(words[5]), (M, H))
     sums = carray(float64_pointer(words[6]), (workers, 2, H))
     first, last = _share(M, number, workers)
-    for row in range(first, last):
-        _add_products(g[row], normal[row], sums[number, 0], sums[number, 1])
+    part = np.empty((2, H), np.float32)
+    for start in range(first, last, SUMMED):
+        stop = min(start + SUMMED, last)
+        add_products(g[start:stop], normal[start:stop], sums[number], part)
 
 
 def norm_backward_apply(arguments: Any) -> None:

@@ -20,7 +20,7 @@ def gelu(y: Tensor, seed: Tensor, p: float, half: bool = False) -> Tensor:
     """``dropout(gelu(y))``, with ``half`` in bfloat16."""
     y = y.contiguous()
     out = torch.empty_like(y, dtype=torch.bfloat16 if half else y.dtype)
-    _run(_GELU[out.dtype], _dropout_words(y.numel(), seed, p), y, out)
+    _run(_GELU[out.dtype], [y.numel(), *dropout_words(seed, p)], y, out)
     return out
 
 
@@ -28,7 +28,7 @@ def gelu_backward(y: Tensor, grad: Tensor, seed: Tensor, p: float) -> Tensor:
     """Gradient of y."""
     y, grad = y.contiguous(), grad.contiguous()
     grad_y = torch.empty_like(y)
-    _run(_GELU_BACKWARD[grad.dtype], _dropout_words(y.numel(), seed, p), y, grad, grad_y)
+    _run(_GELU_BACKWARD[grad.dtype], [y.numel(), *dropout_words(seed, p)], y, grad, grad_y)
     return grad_y
 
 
@@ -36,7 +36,7 @@ def gate(x: Tensor, a: Tensor, b: Tensor, seed: Tensor, p: float) -> Tensor:
     """``x + dropout(a * sigmoid(b))``."""
     x, a, b = x.contiguous(), a.contiguous(), b.contiguous()
     out = torch.empty_like(x)
-    _run(_GATE[a.dtype], _dropout_words(x.numel(), seed, p), x, a, b, out)
+    _run(_GATE[a.dtype], [x.numel(), *dropout_words(seed, p)], x, a, b, out)
     return out
 
 
@@ -44,14 +44,14 @@ def gate_backward(a: Tensor, b: Tensor, grad: Tensor, seed: Tensor, p: float) ->
     """Gradients of a and b."""
     a, b, grad = a.contiguous(), b.contiguous(), grad.contiguous()
     grad_a, grad_b = torch.empty_like(a), torch.empty_like(b)
-    _run(_GATE_BACKWARD[a.dtype], _dropout_words(a.numel(), seed, p), a, b, grad, grad_a, grad_b)
+    _run(_GATE_BACKWARD[a.dtype], [a.numel(), *dropout_words(seed, p)], a, b, grad, grad_a, grad_b)
     return grad_a, grad_b
 
 
 def glu(x: Tensor, both: Tensor, bias: Tensor, seed: Tensor, p: float) -> Tensor:
     """``x + dropout(a * sigmoid(b))``, a and b being the halves of ``both + bias``."""
     x, both = x.contiguous(), both.contiguous()
-    out, words = torch.empty_like(x), [*_dropout_words(x.numel(), seed, p), x.shape[-1]]
+    out, words = torch.empty_like(x), [x.numel(), *dropout_words(seed, p), x.shape[-1]]
     _run(_GLU[both.dtype], words, x, both, bias.float().contiguous(), out)
     return out
 
@@ -59,17 +59,18 @@ def glu(x: Tensor, both: Tensor, bias: Tensor, seed: Tensor, p: float) -> Tensor
 def glu_backward(both: Tensor, bias: Tensor, grad: Tensor, seed: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """Gradients of ``both`` and of the bias."""
     both, grad = both.contiguous(), grad.contiguous()
-    grad_both, words = torch.empty_like(both), [*_dropout_words(grad.numel(), seed, p), grad.shape[-1]]
+    grad_both, words = torch.empty_like(both), [grad.numel(), *dropout_words(seed, p), grad.shape[-1]]
     # Zeros, as there may be fewer workers than threads.
-    shares = torch.zeros(_threads(grad.numel()), both.shape[-1], dtype=torch.float64)
+    shares = grad.new_zeros(_threads(grad.numel()), both.shape[-1], dtype=torch.float64)
     _run(_GLU_BACKWARD[both.dtype], words, both, bias.float().contiguous(), grad, grad_both, shares)
     return grad_both, shares.sum(0).to(bias.dtype)
 
 
-def _dropout_words(count: int, seed: Tensor, p: float) -> list[int]:
+def dropout_words(seed: Tensor, p: float) -> list[int]:
+    """Seed, threshold and scale in units of 2^-32, as kernels read them."""
     threshold = min(round(p * 2**32), 2**32 - 1)
     scale = round(2**32 / (1 - threshold / 2**32))
-    return [count, int(seed.item()), threshold, scale]
+    return [int(seed.item()), threshold, scale]
 
 
 def _run(kernel: Kernel, words: list[int], *tensors: Tensor) -> None:

@@ -191,9 +191,34 @@ def _gate_backward(a: Any, b: Any, kept: Any, grad: Any, grad_a: Any, grad_b: An
 
 
 @compiled
-def _setting(words: Any) -> Any:
-    scale = np.float32(np.float64(words[5]) / np.float64(1 << 32))
-    return words[3], np.uint32(words[4]), scale
+def setting(words: Any, at: Any) -> Any:
+    """Seed, threshold and scale, which stand in three words."""
+    scale = np.float32(np.float64(words[at + 2]) / np.float64(1 << 32))
+    return words[at], np.uint32(words[at + 1]), scale
+
+
+@compiled
+def gelu_part(y: Any, out: Any, first: Any, seed: Any, threshold: Any, scale: Any) -> None:
+    """``out = gelu(y) * kept``, of elements that are counted from ``first`` on."""
+    mask = np.empty(CHUNK, np.float32)
+    for start in range(0, y.size, CHUNK):
+        stop = min(start + CHUNK, y.size)
+        kept = mask[: stop - start]
+        _fill(kept, np.uint32(first + start), seed, threshold, scale)
+        _gelu(y[start:stop], kept, out[start:stop])
+
+
+@compiled
+def gelu_backward_part(
+    y: Any, grad: Any, grad_y: Any, first: Any, seed: Any, threshold: Any, scale: Any
+) -> None:
+    """Gradient of y, of elements as of :func:`gelu_part`."""
+    mask = np.empty(CHUNK, np.float32)
+    for start in range(0, y.size, CHUNK):
+        stop = min(start + CHUNK, y.size)
+        kept = mask[: stop - start]
+        _fill(kept, np.uint32(first + start), seed, threshold, scale)
+        _gelu_backward(y[start:stop], kept, grad[start:stop], grad_y[start:stop])
 
 
 @compiled
@@ -202,14 +227,9 @@ def _gelu_dropout(arguments: Any, half: Any) -> None:
     words = carray(arguments, (8,))
     number, workers = worker(words)
     first, last = _share(words[2], number, workers)
-    seed, threshold, scale = _setting(words)
+    seed, threshold, scale = setting(words, 3)
     y, out = carray(float32_pointer(words[6]), (words[2],)), carray(half(words[7]), (words[2],))
-    mask = np.empty(CHUNK, np.float32)
-    for start in range(first, last, CHUNK):
-        stop = min(start + CHUNK, last)
-        kept = mask[: stop - start]
-        _fill(kept, np.uint32(start), seed, threshold, scale)
-        _gelu(y[start:stop], kept, out[start:stop])
+    gelu_part(y[first:last], out[first:last], first, seed, threshold, scale)
 
 
 @compiled
@@ -218,15 +238,10 @@ def _gelu_dropout_backward(arguments: Any, half: Any) -> None:
     words = carray(arguments, (9,))
     number, workers = worker(words)
     first, last = _share(words[2], number, workers)
-    seed, threshold, scale = _setting(words)
+    seed, threshold, scale = setting(words, 3)
     y, grad = carray(float32_pointer(words[6]), (words[2],)), carray(half(words[7]), (words[2],))
     grad_y = carray(float32_pointer(words[8]), (words[2],))
-    mask = np.empty(CHUNK, np.float32)
-    for start in range(first, last, CHUNK):
-        stop = min(start + CHUNK, last)
-        kept = mask[: stop - start]
-        _fill(kept, np.uint32(start), seed, threshold, scale)
-        _gelu_backward(y[start:stop], kept, grad[start:stop], grad_y[start:stop])
+    gelu_backward_part(y[first:last], grad[first:last], grad_y[first:last], first, seed, threshold, scale)
 
 
 @compiled
@@ -235,7 +250,7 @@ def _gate_dropout(arguments: Any, half: Any) -> None:
     words = carray(arguments, (10,))
     number, workers = worker(words)
     first, last = _share(words[2], number, workers)
-    seed, threshold, scale = _setting(words)
+    seed, threshold, scale = setting(words, 3)
     x, out = (carray(float32_pointer(words[6]), (words[2],)), carray(float32_pointer(words[9]), (words[2],)))
     a, b = carray(half(words[7]), (words[2],)), carray(half(words[8]), (words[2],))
     mask = np.empty(CHUNK, np.float32)
@@ -252,7 +267,7 @@ def _gate_dropout_backward(arguments: Any, half: Any) -> None:
     words = carray(arguments, (11,))
     number, workers = worker(words)
     first, last = _share(words[2], number, workers)
-    seed, threshold, scale = _setting(words)
+    seed, threshold, scale = setting(words, 3)
     a, b = carray(half(words[6]), (words[2],)), carray(half(words[7]), (words[2],))
     grad = carray(float32_pointer(words[8]), (words[2],))
     grad_a, grad_b = carray(half(words[9]), (words[2],)), carray(half(words[10]), (words[2],))
@@ -308,7 +323,7 @@ def _glu_dropout(arguments: Any, half: Any) -> None:
     number, workers = worker(words)
     width = words[6]
     rows = words[2] // width
-    seed, threshold, scale = _setting(words)
+    seed, threshold, scale = setting(words, 3)
     x, out = (
         carray(float32_pointer(words[7]), (rows, width)),
         carray(float32_pointer(words[10]), (rows, width)),
@@ -331,7 +346,7 @@ def _glu_dropout_backward(arguments: Any, half: Any) -> None:
     number, workers = worker(words)
     width = words[6]
     rows = words[2] // width
-    seed, threshold, scale = _setting(words)
+    seed, threshold, scale = setting(words, 3)
     both, bias = carray(half(words[7]), (rows, 2 * width)), carray(float32_pointer(words[8]), (2 * width,))
     grad = carray(float32_pointer(words[9]), (rows, width))
     grad_both = carray(half(words[10]), (rows, 2 * width))

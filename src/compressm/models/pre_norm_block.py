@@ -135,8 +135,7 @@ class PreNormBlock(nn.Module):
         dropping = self.training and self.dropout > 0
         if dropping or self.feed_forward is not None or not isinstance(self.mixer, Mamba):
             return None
-        compiled = self._compiled_call_impl is not None  # by torch.compile, in place
-        if compiled or not (bare(self, PreNormBlock) and bare(self.norm, RMSNorm)):
+        if not (bare(self, PreNormBlock) and bare(self.norm, RMSNorm)):
             return None
         return self.mixer.normed_operands(x, self.norm)
 

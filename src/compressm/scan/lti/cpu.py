@@ -10,11 +10,13 @@ bfloat16, they share each piece (:mod:`compressm.scan.lti.together`). Few channe
 products included (:mod:`compressm.scan.lti.few_channels`).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from compressm.scan.lti import few_channels, together
-from compressm.scan.lti.pieces import Pieces
+from compressm.scan.lti.pieces import Pieces, kept_shape
 from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, processor_has, run_kernel, workers_share
 
 _MODULE = "compressm.scan.lti.sequences"
@@ -47,13 +49,15 @@ def scan_forward(
     if few_channels.suits(u.shape[2], C.shape[1], u.dtype):
         y, kept = few_channels.forward(u, lam, B, C, carry, reverse=reverse, keep=keep)
         return _with_direct(y, u, D), carry.view(batch, 2, N), kept
-    into, out_of = B.reshape(2 * N, -1), _output_weights(C)
     half = half and can_halve(u.dtype)
     if half or not workers_share_the_batch(batch):
+        into, out_of = B.reshape(2 * N, -1), _output_weights(C)
         y, kept = together.forward(u, lam, into, out_of, carry, reverse=reverse, keep=keep, half=half)
         y = _with_direct(y, u, D)
     else:
-        y, kept = _forward(u, lam, into, out_of, carry, D, reverse=reverse, keep=keep)
+        y, kept = forward_by_sequences(
+            _FORWARD[u.dtype], _pieces(u, N), u, lam, B, C, carry, D, reverse=reverse, keep=keep
+        )
     return y, carry.view(batch, 2, N), kept
 
 
@@ -72,19 +76,28 @@ def scan_backward(
         few = few_channels.backward(grad_y, u, lam, B, C, carry, kept, reverse=reverse)
         direct_gradients(few[0], grad_y, u, D, grad_D)
         return *few, carry.view(batch, 2, N)
-    into, out_of, start = B.reshape(2 * N, -1), _output_weights(C), _initial(state, batch, N, u)
-    operands = (grad_y, u, lam, into, out_of, start, carry, kept)
-    half = half and can_halve(u.dtype)
+    start, half = _initial(state, batch, N, u), half and can_halve(u.dtype)
     if half or not workers_share_the_batch(batch):
-        gradients = together.backward(*operands, reverse=reverse, keep=keep, half=half)
-        direct_gradients(gradients[0], grad_y, u, D, grad_D)
-    else:
-        gradients = _backward(*operands, D, grad_D, reverse=reverse, keep=keep)
-    grad_u, slope, grad_into, grad_out_of = gradients
-    grad_lam = slope.sum(0).to(lam.dtype).view(2, N)
-    grad_C = torch.stack((grad_out_of[:N].T, -grad_out_of[N:].T))
+        weights = B.reshape(2 * N, -1), _output_weights(C)
+        grad_u, *made = together.backward(
+            grad_y, u, lam, *weights, start, carry, kept, reverse=reverse, keep=keep, half=half
+        )
+        direct_gradients(grad_u, grad_y, u, D, grad_D)
+        return grad_u, *_parameters(*made), carry.view(batch, 2, N)
+    gradients = backward_by_sequences(
+        _BACKWARD[u.dtype], _pieces(u, N), grad_y, u, lam, B, C, start, carry, kept, D, grad_D,
+        reverse=reverse, keep=keep,
+    )  # fmt: skip
     # What has been carried to the first step is conj(lambda) w_0: the gradient of the state before it.
-    return grad_u, grad_lam, grad_into.view(2, N, -1), grad_C, carry.view(batch, 2, N)
+    return *gradients, carry.view(batch, 2, N)
+
+
+def _parameters(slope: Tensor, grad_into: Tensor, grad_out_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of lambda, B and C from those of what kernels read."""
+    N = slope.shape[1] // 2
+    grad_lam = slope.sum(0).to(grad_into.dtype).view(2, N)
+    grad_C = torch.stack((grad_out_of[:, :N], -grad_out_of[:, N:]))
+    return grad_lam, grad_into.view(2, N, -1), grad_C
 
 
 def _with_direct(y: Tensor, u: Tensor, D: Tensor | None) -> Tensor:
@@ -114,55 +127,74 @@ def can_halve(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and processor_has("avx512_bf16")
 
 
-def _forward(
-    u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, carry: Tensor, D: Tensor | None,
-    *, reverse: bool, keep: str,
+def forward_by_sequences(
+    kernel: Kernel, cut: Pieces, u: Tensor, lam: Tensor, B: Tensor, C: Tensor, carry: Tensor,
+    D: Tensor | None, *, reverse: bool, keep: str, more: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As :func:`together.forward`; a piece's ``D u`` is added while the cache has the piece."""
-    (batch, length, _), (states, P) = u.shape, out_of.shape
-    y = u.new_empty(batch, length, P)
-    kept = together.new_kept(u, states // 2, keep)
-    words, room, scratch, workers = _layout(u, out_of, buffers=1, reverse=reverse, keep=keep)
+    """Outputs and what is kept, by a kernel of :func:`compressm.scan.lti.sequences.forward_through`.
+
+    ``cut`` says into what pieces; ``carry`` (batch, 2 N) becomes the final state; ``more`` are the kernel's
+    own words. A piece's ``D u`` is added while the cache has the piece.
+    """
+    (batch, length, _), (_, P, N) = u.shape, C.shape
+    into, out_of = B.reshape(2 * N, -1), _output_weights(C)
+    y, kept = u.new_empty(batch, length, P), u.new_empty(kept_shape(keep, cut, N))
+    words, room, scratch = _layout(u, C, cut, buffers=1, reverse=reverse, keep=keep)
     operands = (u, into, out_of, lam, carry, y, kept, room, scratch, D)
-    run_kernel(_FORWARD[u.dtype], [*words, *(0 if x is None else x.data_ptr() for x in operands)], workers)
+    run_kernel(kernel, [*words, *_addresses(*operands), *more], torch.get_num_threads())
     return y, kept
 
 
-def _backward(
-    grad_y: Tensor | None, u: Tensor, lam: Tensor, into: Tensor, out_of: Tensor, start: Tensor, carry: Tensor,
-    kept: Tensor, D: Tensor | None, grad_D: Tensor | None, *, reverse: bool, keep: str,
+def backward_by_sequences(
+    kernel: Kernel, cut: Pieces, grad_y: Tensor | None, u: Tensor, lam: Tensor, B: Tensor, C: Tensor,
+    start: Tensor, carry: Tensor, kept: Tensor, D: Tensor | None, grad_D: Tensor | None,
+    *, reverse: bool, keep: str, more: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """As :func:`together.backward`. Each worker sums gradients of weights on its own, then they are added."""
-    words, room, scratch, workers = _layout(u, out_of, buffers=2, reverse=reverse, keep=keep)
-    slope = torch.zeros(carry.shape, dtype=torch.float64)
-    grad_u, grad_into = torch.empty_like(u), into.new_zeros(workers, *into.shape)
-    grad_out_of = out_of.new_zeros(workers, *out_of.shape)
-    shares = torch.zeros(workers, out_of.shape[1], dtype=torch.float64)
+    """Gradients of u, lambda, B and C, by a kernel of ``backward_through``; that of D goes to ``grad_D``.
+
+    ``start`` is the state before the first step. ``carry`` is the gradient of the final state, and becomes
+    that of ``start``. Each worker sums gradients of weights on its own, then they are added. Without
+    ``grad_y`` the kernel makes gradients of outputs itself, or there are none.
+    """
+    into, out_of = B.reshape(2 * lam.shape[1], -1), _output_weights(C)
+    words, room, scratch = _layout(u, C, cut, buffers=2, reverse=reverse, keep=keep)
+    workers = torch.get_num_threads()
+    slope = carry.new_zeros(carry.shape, dtype=torch.float64)
+    grad_u, grad_into = torch.empty_like(u), into.new_empty(workers, *into.shape)
+    grad_out_of = out_of.new_empty(workers, *out_of.shape)
+    if grad_y is None:
+        grad_out_of.zero_()
+    shares = out_of.new_zeros(workers, out_of.shape[0], dtype=torch.float64)
     operands = (u, into, out_of, lam, carry, grad_y, kept, room, scratch, start, slope, grad_u, grad_into,
                 grad_out_of, D, shares)  # fmt: skip
-    addresses = [0 if x is None else x.data_ptr() for x in operands]
-    run_kernel(_BACKWARD[u.dtype], [*words, *addresses], workers)
+    run_kernel(kernel, [*words, *_addresses(*operands), *more], workers)
     if grad_D is not None:
         grad_D.copy_(shares.sum(0))
-    return grad_u, slope, grad_into.sum(0), grad_out_of.sum(0)
+    return grad_u, *_parameters(slope, grad_into.sum(0), grad_out_of.sum(0))
+
+
+def _pieces(u: Tensor, N: int) -> Pieces:
+    return Pieces.of(u.shape[0], u.shape[1], 2 * N * u.element_size())
+
+
+def _addresses(*tensors: Tensor | None) -> list[int]:
+    return [0 if x is None else x.data_ptr() for x in tensors]
 
 
 def _layout(
-    u: Tensor, out_of: Tensor, *, buffers: int, reverse: bool, keep: str
-) -> tuple[list[int], Tensor, Tensor, int]:
-    """The words of a kernel before its operands; room for arguments and for states; the number of workers."""
-    (batch, length, H), (states, P) = u.shape, out_of.shape
-    cut, workers = Pieces.of(batch, length, states * u.element_size()), torch.get_num_threads()
-    words = [batch, length, H, P, states // 2, cut.sequences, cut.steps, int(reverse), _KEEP[keep]]
+    u: Tensor, C: Tensor, cut: Pieces, *, buffers: int, reverse: bool, keep: str
+) -> tuple[list[int], Tensor, Tensor]:
+    """The words of a kernel before its operands; each worker's room for arguments, and for states."""
+    (batch, length, H), (_, P, N), workers = u.shape, C.shape, torch.get_num_threads()
+    words = [batch, length, H, P, N, cut.sequences, cut.steps, int(reverse), _KEEP[keep]]
     room = u.new_zeros(workers, 80 // u.element_size())
     room[:, 64 // u.element_size()] = 1
-    scratch = u.new_empty(workers * buffers * cut.sequences * cut.steps, states)
-    return words, room, scratch, workers
+    return words, room, u.new_empty(workers * buffers * cut.rows, 2 * N)
 
 
 def _output_weights(C: Tensor) -> Tensor:
-    """(2 N, P) such that ``[Re x, Im x]`` times it is ``Re(C x)``."""
-    return torch.cat((C[0].T, -C[1].T))
+    """(P, 2 N) such that ``[Re x, Im x]`` times its transpose is ``Re(C x)``."""
+    return torch.cat((C[0], -C[1]), dim=1)
 
 
 def _initial(state: Tensor | None, batch: int, N: int, like: Tensor) -> Tensor:

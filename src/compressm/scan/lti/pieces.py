@@ -35,13 +35,18 @@ class Pieces:
 
     @classmethod
     def of(cls, batch: int, length: int, row_bytes: int) -> "Pieces":
-        """Pieces of at most ``PIECE_BYTES``, all nearly the same size."""
+        """Pieces of at most ``PIECE_BYTES``, all nearly the same size, for rows of so many bytes."""
         rows = max(1, PIECE_BYTES // row_bytes)
         if length <= rows:
             groups = -(-batch // (rows // length))
             return cls(batch=batch, length=length, sequences=-(-batch // groups), steps=length)
         count = -(-length // rows)
         return cls(batch=batch, length=length, sequences=1, steps=-(-length // count))
+
+    @property
+    def rows(self) -> int:
+        """Rows of the largest piece."""
+        return self.sequences * self.steps
 
     @property
     def per_sequence(self) -> int:
@@ -59,10 +64,10 @@ class Pieces:
                 yield Piece(first=first, last=last, start=start, stop=stop, index=index)
 
 
-def kept_shape(keep: str, batch: int, length: int, N: int, element_size: int) -> tuple[int, ...]:
-    """Shape of what :func:`scan_forward` keeps for :func:`scan_backward`."""
+def kept_shape(keep: str, cut: Pieces, N: int) -> tuple[int, ...]:
+    """Shape of what the forward pass over pieces keeps for the backward pass."""
     if keep == "states":
-        return batch, length, 2 * N
+        return cut.batch, cut.length, 2 * N
     if keep == "checkpoints":
-        return batch, Pieces.of(batch, length, 2 * N * element_size).per_sequence, 2 * N
+        return cut.batch, cut.per_sequence, 2 * N
     return (0,)

@@ -26,7 +26,7 @@ def forward(
     *, reverse: bool, keep: str, half: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Outputs, and what is kept; ``carry`` (batch, 2 N) becomes the final state. ``half``: in bfloat16."""
-    (batch, length, _), (states, P) = u.shape, out_of.shape
+    (batch, length, _), (P, states) = u.shape, out_of.shape
     kept, dtype = new_kept(u, states // 2, keep, half=half), torch.bfloat16 if half else u.dtype
     u, into, out_of = u.to(dtype), into.to(dtype), out_of.to(dtype)
     pieces = Pieces.of(batch, length, states * carry.element_size())
@@ -39,7 +39,7 @@ def forward(
             kept[piece.first : piece.last, piece.index] = carry[piece.first : piece.last]
         torch.mm(u_rows, into.T, out=x)
         _advance(x, lam, carry[piece.first : piece.last], reverse=reverse)
-        torch.mm(x, out_of, out=piece.rows(y))
+        torch.mm(x, out_of.T, out=piece.rows(y))
     return y.to(carry.dtype), kept
 
 
@@ -47,7 +47,8 @@ def new_kept(u: Tensor, N: int, keep: str, *, half: bool = False) -> Tensor:
     """Room for what :func:`forward` keeps: in bfloat16 states are rounded, those before pieces are not."""
     batch, length, _ = u.shape
     dtype = torch.bfloat16 if half and keep == "states" else u.dtype
-    return u.new_empty(kept_shape(keep, batch, length, N, u.element_size()), dtype=dtype)
+    cut = Pieces.of(batch, length, 2 * N * u.element_size())
+    return u.new_empty(kept_shape(keep, cut, N), dtype=dtype)
 
 
 def backward(
@@ -62,7 +63,7 @@ def backward(
     batch, length, _ = u.shape
     states = into.shape[0]
     pieces = Pieces.of(batch, length, states * carry.element_size())
-    slope = torch.zeros(batch, states, dtype=torch.float64)
+    slope = carry.new_zeros(batch, states, dtype=torch.float64)
     grad_into, grad_out_of = torch.zeros_like(into), torch.zeros_like(out_of)
     dtype = torch.bfloat16 if half else u.dtype
     u, into, out_of = u.to(dtype), into.to(dtype), out_of.to(dtype)
@@ -84,8 +85,8 @@ def backward(
             w.zero_()
         else:
             grad_y_rows = piece.rows(grad_y)
-            torch.mm(grad_y_rows, out_of.T, out=w)
-            _accumulate(grad_out_of, x.T, grad_y_rows)
+            torch.mm(grad_y_rows, out_of, out=w)
+            _accumulate(grad_out_of, grad_y_rows.T, x)
         _adjoint(w, x, lam, before, carry[span], slope[span], reverse=reverse)
         _accumulate(grad_into, w.T, u_rows)
         torch.mm(w, into, out=piece.rows(grad_u))

@@ -32,8 +32,13 @@ _hooks_of_all: Callable[[], bool] = getattr(nn.modules.module, "_has_any_global_
 
 
 def bare(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is of this very kind, without hooks that a call would run, its own or those of all."""
+    """Whether a call of a module runs its kind's own ``forward`` and nothing else.
+
+    Not so for subclasses, nor with hooks of its own or of all modules, compiled in place, or with another
+    ``forward`` put into the instance.
+    """
     hooks = (
         module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     )  # fmt: skip
-    return type(module) is kind and not any(hooks) and not _hooks_of_all()
+    changed = module._compiled_call_impl is not None or "forward" in vars(module)
+    return type(module) is kind and not (changed or any(hooks) or _hooks_of_all())

@@ -1,0 +1,141 @@
+"""A training step of the paper's block on a CPU with its parts inside one another.
+
+Part by part, every activation passes through memory between norm, recurrence, GELU and their gradients,
+which takes a sixth of a step of wide layers. Here the norm, GELU and their gradients are made while the cache
+has the rows that the recurrence reads or has written, the residual's gradient is added where the norm's is
+made, and the product of the gated unit remains one for the whole batch.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressm.models import norm, pointwise_cpu
+from compressm.models.pointwise import MAX_ELEMENTS, ONE_PRODUCT, WORTH_A_KERNEL, masks_of
+from compressm.scan.lti import cost, cpu
+from compressm.scan.lti.pieces import Pieces
+from compressm.scan.runtime import Kernel, run_kernel
+from compressm.scan.runtime.tracing import observed, plain
+
+_MODULE = "compressm.models.fused_block_kernels"
+_FORWARD, _BACKWARD = Kernel(_MODULE, "forward"), Kernel(_MODULE, "backward")
+_BACKWARD_APPLY = Kernel(_MODULE, "backward_apply")
+
+
+class BlockOperands(NamedTuple):
+    """What a block reads.
+
+    Args:
+        x: Inputs ``(batch, L, H)``.
+        lam: Eigenvalues ``(2, N)``.
+        B: Input matrix ``(2, N, H)``.
+        C: Output matrix ``(2, H, N)``.
+        D: Direct path ``(H,)``.
+        weight: Of the gated linear unit, ``(2 H, H)``.
+        bias: ``(2 H,)``.
+    """
+
+    x: Tensor
+    lam: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+def serves(x: Tensor, N: int, *parameters: Tensor) -> bool:
+    """Whether :func:`fused_block` takes inputs x and N states, and is quicker than the parts."""
+    batch, L, H = x.shape
+    if observed() or torch.is_autocast_enabled("cpu") or not plain(x, *parameters):
+        return False
+    if not (torch.is_grad_enabled() and any(given.requires_grad for given in (x, *parameters))):
+        return False
+    if H < ONE_PRODUCT or not WORTH_A_KERNEL <= x.numel() < MAX_ELEMENTS:
+        return False
+    if batch * L < 2 or not cpu.workers_share_the_batch(batch):
+        return False
+    shape = cost.Shape(batch, L, H, H, N)
+    return cost.choose_form(shape, training=True, threads=torch.get_num_threads()) == "scan"
+
+
+def fused_block(operands: BlockOperands, *, eps: float, p: float) -> tuple[Tensor, Tensor, Tensor]:
+    """``x + dropout(glu(dropout(gelu(C s + D u))))``, s being the states of inputs ``u = norm(x)``.
+
+    Args:
+        operands: Of inputs and parameters that :func:`serves` takes.
+        eps: Added to the variance in the batch norm.
+        p: Probability of dropout, as in :func:`compressm.models.pointwise.gelu_dropout`.
+
+    Returns:
+        Outputs ``(batch, L, H)``, and the mean and biased variance ``(H,)`` of the inputs, which have no
+        gradient. Outputs and gradients are those of the block's parts up to rounding, dropout's masks the
+        same.
+    """
+    results: tuple[Tensor, Tensor, Tensor] = _FusedBlock.apply(eps, p, *operands)  # type: ignore[no-untyped-call]
+    return results
+
+
+class _FusedBlock(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, eps: float, p: float, *operands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, lam, B, C, D, weight, bias = (operand.contiguous() for operand in operands)
+        shape = cost.Shape.of(x, C)
+        ctx.p, ctx.keep = p, cost.what_to_keep(shape)
+        ctx.seeds = masks_of(x, p), masks_of(x, p)
+        mean, var = norm.moments(x.view(-1, shape.H))
+        scale = torch.rsqrt(var + eps).float()
+        mean, var = mean.float(), var.float()
+        hidden, carry = torch.empty_like(x), x.new_zeros(shape.batch, 2 * shape.N)
+        room = _room(x, shape)
+        more = [*_addresses(mean, scale, room, hidden), *pointwise_cpu.dropout_words(ctx.seeds[0], p)]
+        y, kept = cpu.forward_by_sequences(
+            _FORWARD, _pieces(shape), x, lam, B, C, carry, D, reverse=False, keep=ctx.keep, more=more
+        )
+        both = torch.mm(hidden.view(-1, shape.H), weight.T)
+        out = pointwise_cpu.glu(x, both, bias, ctx.seeds[1], p)
+        ctx.save_for_backward(x, lam, B, C, D, weight, bias, mean, scale, y, kept, hidden, both)
+        ctx.mark_non_differentiable(mean, var)
+        ctx.set_materialize_grads(False)
+        return out, mean, var
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_out is None:
+            return (None,) * (2 + len(BlockOperands._fields))
+        x, lam, B, C, D, weight, bias, mean, scale, y, kept, hidden, both = ctx.saved_tensors
+        grad_out, shape = grad_out.contiguous(), cost.Shape.of(x, C)
+        grad_both, grad_bias = pointwise_cpu.glu_backward(both, bias, grad_out, ctx.seeds[1], ctx.p)
+        grad_weight = torch.mm(grad_both.T, hidden.view(-1, shape.H))
+        grad_hidden = torch.mm(grad_both, weight)
+        sums = x.new_zeros(torch.get_num_threads(), 2, shape.H, dtype=torch.float64)
+        rooms = _room(x, shape), _room(x, shape)
+        start, carry = (x.new_zeros(shape.batch, 2 * shape.N) for _ in range(2))
+        more = _addresses(mean, scale, rooms[0], y, grad_hidden, rooms[1])
+        more += [*pointwise_cpu.dropout_words(ctx.seeds[0], ctx.p), *_addresses(sums)]
+        grad_D = torch.empty_like(D)
+        grad_u, grad_lam, grad_B, grad_C = cpu.backward_by_sequences(
+            _BACKWARD, _pieces(shape), None, x, lam, B, C, start, carry, kept, D, grad_D,
+            reverse=False, keep=ctx.keep, more=more,
+        )  # fmt: skip
+        rows = shape.batch * shape.L
+        grad_mean, slope = (sums.sum(0) / rows).float()
+        apply = _addresses(grad_u, x, grad_out, mean, scale, grad_mean, slope)
+        run_kernel(_BACKWARD_APPLY, [rows, shape.H, *apply], torch.get_num_threads())
+        return None, None, grad_u, grad_lam, grad_B, grad_C, grad_D, grad_weight, grad_bias
+
+
+def _pieces(shape: cost.Shape) -> Pieces:
+    """Pieces whose inputs and outputs, too, are small enough for the cache."""
+    return Pieces.of(shape.batch, shape.L, 4 * max(2 * shape.N, 2 * shape.H))
+
+
+def _room(x: Tensor, shape: cost.Shape) -> Tensor:
+    """Memory for a piece of the inputs, for each worker."""
+    return x.new_empty(torch.get_num_threads(), _pieces(shape).rows, shape.H)
+
+
+def _addresses(*tensors: Tensor) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]

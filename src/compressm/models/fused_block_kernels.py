@@ -1,0 +1,120 @@
+"""Batch norm, recurrence and GELU of a block piece by piece: Numba kernels for float32 on a CPU.
+
+The recurrence's own kernels (:mod:`compressm.scan.lti.sequences`), with the norm in front of a piece and GELU
+behind it while the cache has the rows. Backward, a piece's normalised inputs are made anew from the block's
+inputs, which the residual stream has in memory anyway, and the sums that batch norm's gradient begins with
+are taken of a piece as it is done.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from compressm.models.norm_kernels import SUMMED, add_products, normalise_row
+from compressm.models.pointwise_kernels import gelu_backward_part, gelu_part, setting
+from compressm.scan.lti.sequences import backward_through, forward_through
+from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, worker
+
+_FORWARD, _BACKWARD = 21, 27  # where words of our own begin
+
+
+@compiled
+def _normalised(words: Any, number: Any, row: Any, rows: Any, at: Any) -> Any:
+    """Normalise a piece of the inputs; its address. Words from ``at`` on: mean, scale, room for a piece."""
+    H, largest = words[4], words[7] * words[8]
+    to = words[at + 2] + 4 * number * largest * H
+    mean, scale = carray(float32_pointer(words[at]), (H,)), carray(float32_pointer(words[at + 1]), (H,))
+    x = carray(float32_pointer(words[11] + 4 * row * H), (rows, H))
+    u = carray(float32_pointer(to), (rows, H))
+    for k in range(rows):
+        normalise_row(x[k], mean, scale, u[k])
+    return to
+
+
+@compiled
+def _inputs(words: Any, number: Any, row: Any, rows: Any, _size: Any) -> Any:
+    return _normalised(words, number, row, rows, _FORWARD)
+
+
+@compiled
+def _activate(words: Any, _number: Any, row: Any, rows: Any, y_rows: Any) -> None:
+    """GELU and dropout of a piece's outputs. Words behind those of the norm: where to, dropout's setting."""
+    H = words[4]
+    seed, threshold, scale = setting(words, _FORWARD + 4)
+    y = carray(float32_pointer(y_rows), (rows * H,))
+    out = carray(float32_pointer(words[_FORWARD + 3] + 4 * row * H), (rows * H,))
+    gelu_part(y, out, row * H, seed, threshold, scale)
+
+
+@compiled
+def _inputs_again(words: Any, number: Any, row: Any, rows: Any, _size: Any) -> Any:
+    return _normalised(words, number, row, rows, _BACKWARD)
+
+
+@compiled
+def _slopes(words: Any, number: Any, row: Any, rows: Any, _size: Any) -> Any:
+    """Gradients of a piece's outputs, from those behind GELU; their address.
+
+    Words behind those of the norm: the outputs, those gradients, room for a piece, dropout's setting.
+    """
+    H, largest = words[4], words[7] * words[8]
+    seed, threshold, scale = setting(words, _BACKWARD + 6)
+    to = words[_BACKWARD + 5] + 4 * number * largest * H
+    y = carray(float32_pointer(words[_BACKWARD + 3] + 4 * row * H), (rows * H,))
+    grad = carray(float32_pointer(words[_BACKWARD + 4] + 4 * row * H), (rows * H,))
+    gelu_backward_part(y, grad, carray(float32_pointer(to), (rows * H,)), row * H, seed, threshold, scale)
+    return to
+
+
+@compiled
+def _add_up(words: Any, number: Any, _row: Any, rows: Any, u_rows: Any, grad_rows: Any) -> None:
+    """Add a piece to the sums of gradients, alone and times the normalised values. Last word: the sums."""
+    H = words[4]
+    u, grad = carray(float32_pointer(u_rows), (rows, H)), carray(float32_pointer(grad_rows), (rows, H))
+    sums = carray(float64_pointer(words[_BACKWARD + 9] + 16 * number * H), (2, H))
+    part = np.empty((2, H), np.float32)
+    for start in range(0, rows, SUMMED):
+        stop = min(start + SUMMED, rows)
+        add_products(grad[start:stop], u[start:stop], sums, part)
+
+
+@compiled
+def _pull(grad: Any, x: Any, beside: Any, centre: Any, scale: Any, mean: Any, slope: Any) -> None:
+    for j in range(grad.size):
+        normal = (x[j] - centre[j]) * scale[j]
+        grad[j] = beside[j] + (grad[j] - mean[j] - normal * slope[j]) * scale[j]
+
+
+_advance, _return = forward_through(_inputs, _activate), backward_through(_inputs_again, _slopes, _add_up)
+
+
+def forward(arguments: Any) -> None:
+    """Kernel. Words of the recurrence (u: the block's inputs), then mean, scale, room, out and dropout's."""
+    _advance(arguments, float32_pointer, 4)
+
+
+def backward(arguments: Any) -> None:
+    """Kernel. Words of the recurrence (no gradient of y), then of our own.
+
+    Those are mean, scale, room, y, the gradient behind GELU, room, dropout's, and each worker's two sums,
+    float64 (workers, 2, H), which start as zero.
+    """
+    _return(arguments, float32_pointer, 4)
+
+
+def backward_apply(arguments: Any) -> None:
+    """Kernel. The gradient of the block's inputs, in the place of that of normalised ones.
+
+    Words: worker, workers, rows M, channels H, gradient, inputs and gradient of the residual stream (M, H);
+    mean and scale of the norm; means of the gradient alone and times the normalised inputs (H,).
+    """
+    words = carray(arguments, (11,))
+    number, workers = worker(words)
+    M, H = words[2], words[3]
+    grad, x = carray(float32_pointer(words[4]), (M, H)), carray(float32_pointer(words[5]), (M, H))
+    beside, centre = carray(float32_pointer(words[6]), (M, H)), carray(float32_pointer(words[7]), (H,))
+    scale, mean = carray(float32_pointer(words[8]), (H,)), carray(float32_pointer(words[9]), (H,))
+    slope = carray(float32_pointer(words[10]), (H,))
+    for row in range(M * number // workers, M * (number + 1) // workers):
+        _pull(grad[row], x[row], beside[row], centre, scale, mean, slope)
