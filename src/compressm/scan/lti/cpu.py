@@ -22,6 +22,10 @@ from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, processor_has
 _MODULE = "compressm.scan.lti.sequences"
 _FORWARD = {dtype: Kernel(_MODULE, f"forward_{name}") for dtype, name in FLOATS.items()}
 _BACKWARD = {dtype: Kernel(_MODULE, f"backward_{name}") for dtype, name in FLOATS.items()}
+_WEIGHTS = "compressm.scan.lti.weights"
+_PACK = {dtype: Kernel(_WEIGHTS, f"pack_{name}") for dtype, name in FLOATS.items()}
+_GATHER = {dtype: Kernel(_WEIGHTS, f"gather_{name}") for dtype, name in FLOATS.items()}
+_SMALL = 1 << 14  # elements: below this, threads cost more than they bring
 _KEEP = {"nothing": 0, "checkpoints": 1, "states": 2}
 
 
@@ -79,11 +83,11 @@ def scan_backward(
     start, half = _initial(state, batch, N, u), half and can_halve(u.dtype)
     if half or not workers_share_the_batch(batch):
         weights = B.reshape(2 * N, -1), _output_weights(C)
-        grad_u, *made = together.backward(
+        grad_u, slope, grad_into, grad_out_of = together.backward(
             grad_y, u, lam, *weights, start, carry, kept, reverse=reverse, keep=keep, half=half
         )
         direct_gradients(grad_u, grad_y, u, D, grad_D)
-        return grad_u, *_parameters(*made), carry.view(batch, 2, N)
+        return grad_u, *_parameters(slope, grad_into[None], grad_out_of[None]), carry.view(batch, 2, N)
     gradients = backward_by_sequences(
         _BACKWARD[u.dtype], _pieces(u, N), grad_y, u, lam, B, C, start, carry, kept, D, grad_D,
         reverse=reverse, keep=keep,
@@ -92,12 +96,13 @@ def scan_backward(
     return *gradients, carry.view(batch, 2, N)
 
 
-def _parameters(slope: Tensor, grad_into: Tensor, grad_out_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of lambda, B and C from those of what kernels read."""
-    N = slope.shape[1] // 2
-    grad_lam = slope.sum(0).to(grad_into.dtype).view(2, N)
-    grad_C = torch.stack((grad_out_of[:, :N], -grad_out_of[:, N:]))
-    return grad_lam, grad_into.view(2, N, -1), grad_C
+def _parameters(slope: Tensor, into: Tensor, out_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of lambda, B and C from shares of those of what kernels read."""
+    (shares, P, states), H = out_of.shape, into.shape[2]
+    grad_B, grad_C = into.new_empty(2, states // 2, H), into.new_empty(2, P, states // 2)
+    words = [shares, H, P, states // 2, *_addresses(into, out_of, grad_B, grad_C)]
+    run_kernel(_GATHER[into.dtype], words, _threads(grad_B.numel() + grad_C.numel()))
+    return slope.sum(0).to(into.dtype).view(2, -1), grad_B, grad_C
 
 
 def _with_direct(y: Tensor, u: Tensor, D: Tensor | None) -> Tensor:
@@ -162,15 +167,13 @@ def backward_by_sequences(
     slope = carry.new_zeros(carry.shape, dtype=torch.float64)
     grad_u, grad_into = torch.empty_like(u), into.new_empty(workers, *into.shape)
     grad_out_of = out_of.new_empty(workers, *out_of.shape)
-    if grad_y is None:
-        grad_out_of.zero_()
     shares = out_of.new_zeros(workers, out_of.shape[0], dtype=torch.float64)
     operands = (u, into, out_of, lam, carry, grad_y, kept, room, scratch, start, slope, grad_u, grad_into,
                 grad_out_of, D, shares)  # fmt: skip
     run_kernel(kernel, [*words, *_addresses(*operands), *more], workers)
     if grad_D is not None:
         grad_D.copy_(shares.sum(0))
-    return grad_u, *_parameters(slope, grad_into.sum(0), grad_out_of.sum(0))
+    return grad_u, *_parameters(slope, grad_into, grad_out_of)
 
 
 def _pieces(u: Tensor, N: int) -> Pieces:
@@ -194,7 +197,15 @@ def _layout(
 
 def _output_weights(C: Tensor) -> Tensor:
     """(P, 2 N) such that ``[Re x, Im x]`` times its transpose is ``Re(C x)``."""
-    return torch.cat((C[0], -C[1]), dim=1)
+    _, P, N = C.shape
+    rows = C.new_empty(P, 2 * N)
+    run_kernel(_PACK[C.dtype], [P, N, *_addresses(C, rows)], _threads(rows.numel()))
+    return rows
+
+
+def _threads(elements: int) -> int:
+    """Threads that so many elements are worth."""
+    return torch.get_num_threads() if elements >= _SMALL else 1
 
 
 def _initial(state: Tensor | None, batch: int, N: int, like: Tensor) -> Tensor:

@@ -182,6 +182,8 @@ def backward_through(inputs: Any, slopes_of: Any, gradients: Any) -> Any:
                     _multiply(size, room, y_rows, False, out_of, False, w, rows, 2 * N, P, False)
                 else:
                     grads[:] = 0
+                    if not begun:
+                        carray(pointer(grad_out_of), (P * 2 * N,))[:] = 0
                 for s in range(first, last):
                     before = initial[s]
                     if keep == CHECKPOINTS:
