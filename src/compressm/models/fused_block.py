@@ -89,9 +89,9 @@ class _FusedBlock(torch.autograd.Function):
         mean, var = mean.float(), var.float()
         hidden, carry = torch.empty_like(x), x.new_zeros(shape.batch, 2 * shape.N)
         room = _room(x, shape)
-        more = [*_addresses(mean, scale, room, hidden), *pointwise_cpu.dropout_words(ctx.seeds[0], p)]
+        more = [*_addresses(mean, scale, room, D, hidden), *pointwise_cpu.dropout_words(ctx.seeds[0], p)]
         y, kept = cpu.forward_by_sequences(
-            _FORWARD, _pieces(shape), x, lam, B, C, carry, D, reverse=False, keep=ctx.keep, more=more
+            _FORWARD, _pieces(shape), x, lam, B, C, carry, None, reverse=False, keep=ctx.keep, more=more
         )
         both = torch.mm(hidden.view(-1, shape.H), weight.T)
         out = pointwise_cpu.glu(x, both, bias, ctx.seeds[1], p)
@@ -110,21 +110,21 @@ class _FusedBlock(torch.autograd.Function):
         grad_both, grad_bias = pointwise_cpu.glu_backward(both, bias, grad_out, ctx.seeds[1], ctx.p)
         grad_weight = torch.mm(grad_both.T, hidden.view(-1, shape.H))
         grad_hidden = torch.mm(grad_both, weight)
-        sums = x.new_zeros(torch.get_num_threads(), 2, shape.H, dtype=torch.float64)
+        sums = x.new_zeros(torch.get_num_threads(), 3, shape.H, dtype=torch.float64)
         rooms = _room(x, shape), _room(x, shape)
         start, carry = (x.new_zeros(shape.batch, 2 * shape.N) for _ in range(2))
-        more = _addresses(mean, scale, rooms[0], y, grad_hidden, rooms[1])
+        more = _addresses(mean, scale, rooms[0], D, y, grad_hidden, rooms[1])
         more += [*pointwise_cpu.dropout_words(ctx.seeds[0], ctx.p), *_addresses(sums)]
-        grad_D = torch.empty_like(D)
         grad_u, grad_lam, grad_B, grad_C = cpu.backward_by_sequences(
-            _BACKWARD, _pieces(shape), None, x, lam, B, C, start, carry, kept, D, grad_D,
+            _BACKWARD, _pieces(shape), None, x, lam, B, C, start, carry, kept, None, None,
             reverse=False, keep=ctx.keep, more=more,
         )  # fmt: skip
         rows = shape.batch * shape.L
-        grad_mean, slope = (sums.sum(0) / rows).float()
+        total, product, grad_D = sums.sum(0)
+        grad_mean, slope = (total / rows).float(), (product / rows).float()
         apply = _addresses(grad_u, x, grad_out, mean, scale, grad_mean, slope)
         run_kernel(_BACKWARD_APPLY, [rows, shape.H, *apply], torch.get_num_threads())
-        return None, None, grad_u, grad_lam, grad_B, grad_C, grad_D, grad_weight, grad_bias
+        return None, None, grad_u, grad_lam, grad_B, grad_C, grad_D.float(), grad_weight, grad_bias
 
 
 def _pieces(shape: cost.Shape) -> Pieces:

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from compressm.models.norm_kernels import SUMMED, add_products, normalise_row
+from compressm.models.norm_kernels import SUMMED, normalise_row
 from compressm.models.pointwise_kernels import gelu_backward_part, gelu_part, setting
 from compressm.scan.lti.sequences import backward_through, forward_through
+from compressm.scan.runtime.arrays import ZERO
 from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, worker
+from compressm.scan.runtime.vectors import load, spread, store
+from compressm.scan.runtime.widths import LANES
 
 _FORWARD, _BACKWARD = 21, 27  # where words of our own begin
 
@@ -38,13 +41,25 @@ def _inputs(words: Any, number: Any, row: Any, rows: Any, _size: Any) -> Any:
 
 
 @compiled
-def _activate(words: Any, _number: Any, row: Any, rows: Any, y_rows: Any) -> None:
-    """GELU and dropout of a piece's outputs. Words behind those of the norm: where to, dropout's setting."""
+def _activate(words: Any, row: Any, rows: Any, u_rows: Any, y_rows: Any) -> None:
+    """The direct path, GELU and dropout of a piece's outputs.
+
+    Words behind those of the norm: D, where to, dropout's setting.
+    """
     H = words[4]
-    seed, threshold, scale = setting(words, _FORWARD + 4)
-    y = carray(float32_pointer(y_rows), (rows * H,))
-    out = carray(float32_pointer(words[_FORWARD + 3] + 4 * row * H), (rows * H,))
-    gelu_part(y, out, row * H, seed, threshold, scale)
+    seed, threshold, scale = setting(words, _FORWARD + 5)
+    u, y = carray(float32_pointer(u_rows), (rows, H)), carray(float32_pointer(y_rows), (rows, H))
+    D = carray(float32_pointer(words[_FORWARD + 3]), (H,))
+    out = carray(float32_pointer(words[_FORWARD + 4] + 4 * row * H), (rows, H))
+    for k in range(rows):
+        _add_direct(D, u[k], y[k])
+        gelu_part(y[k], out[k], (row + k) * H, seed, threshold, scale)
+
+
+@compiled
+def _add_direct(D: Any, u: Any, y: Any) -> None:
+    for j in range(D.size):
+        y[j] += D[j] * u[j]
 
 
 @compiled
@@ -56,27 +71,64 @@ def _inputs_again(words: Any, number: Any, row: Any, rows: Any, _size: Any) -> A
 def _slopes(words: Any, number: Any, row: Any, rows: Any, _size: Any) -> Any:
     """Gradients of a piece's outputs, from those behind GELU; their address.
 
-    Words behind those of the norm: the outputs, those gradients, room for a piece, dropout's setting.
+    Words behind D, which follows those of the norm: the outputs, those gradients, room for a piece, dropout's
+    setting.
     """
     H, largest = words[4], words[7] * words[8]
-    seed, threshold, scale = setting(words, _BACKWARD + 6)
-    to = words[_BACKWARD + 5] + 4 * number * largest * H
-    y = carray(float32_pointer(words[_BACKWARD + 3] + 4 * row * H), (rows * H,))
-    grad = carray(float32_pointer(words[_BACKWARD + 4] + 4 * row * H), (rows * H,))
+    seed, threshold, scale = setting(words, _BACKWARD + 7)
+    to = words[_BACKWARD + 6] + 4 * number * largest * H
+    y = carray(float32_pointer(words[_BACKWARD + 4] + 4 * row * H), (rows * H,))
+    grad = carray(float32_pointer(words[_BACKWARD + 5] + 4 * row * H), (rows * H,))
     gelu_backward_part(y, grad, carray(float32_pointer(to), (rows * H,)), row * H, seed, threshold, scale)
     return to
 
 
 @compiled
-def _add_up(words: Any, number: Any, _row: Any, rows: Any, u_rows: Any, grad_rows: Any) -> None:
-    """Add a piece to the sums of gradients, alone and times the normalised values. Last word: the sums."""
+def _finish(words: Any, number: Any, rows: Any, u_rows: Any, y_rows: Any, grad_rows: Any) -> None:
+    """Add the direct path to a piece's gradients, and the piece to this worker's sums (the last word).
+
+    Those are of gradients, of gradients times normalised inputs, and of these times gradients of outputs.
+    """
     H = words[4]
-    u, grad = carray(float32_pointer(u_rows), (rows, H)), carray(float32_pointer(grad_rows), (rows, H))
-    sums = carray(float64_pointer(words[_BACKWARD + 9] + 16 * number * H), (2, H))
-    part = np.empty((2, H), np.float32)
+    D = carray(float32_pointer(words[_BACKWARD + 3]), (H,))
+    sums = carray(float64_pointer(words[_BACKWARD + 10] + 24 * number * H), (3, H))
+    part = np.empty((3, H), np.float32)
     for start in range(0, rows, SUMMED):
-        stop = min(start + SUMMED, rows)
-        add_products(grad[start:stop], u[start:stop], sums, part)
+        few = min(SUMMED, rows - start)
+        u = carray(float32_pointer(u_rows + 4 * start * H), (few * H,))
+        slopes = carray(float32_pointer(y_rows + 4 * start * H), (few * H,))
+        grad = carray(float32_pointer(grad_rows + 4 * start * H), (few * H,))
+        _finish_few(D, u, slopes, grad, part)
+        for which in range(3):
+            for j in range(H):
+                sums[which, j] += part[which, j]
+
+
+@compiled
+def _finish_few(D: Any, u: Any, slopes: Any, grad: Any, part: Any) -> None:
+    """A few rows, whose sums stay in registers."""
+    H, whole = D.size, D.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        direct, total, product, power = load(D, j), spread(ZERO), spread(ZERO), spread(ZERO)
+        for at in range(j, grad.size, H):
+            value, slope = load(u, at), load(slopes, at)
+            pulled = load(grad, at) + direct * slope
+            store(grad, at, pulled)
+            total = total + pulled
+            product = product + pulled * value
+            power = power + slope * value
+        store(part[0], j, total)
+        store(part[1], j, product)
+        store(part[2], j, power)
+    for j in range(whole, H):
+        part[0, j] = part[1, j] = part[2, j] = 0
+    for row in range(0, grad.size, H):
+        for j in range(whole, H):
+            pulled = grad[row + j] + D[j] * slopes[row + j]
+            grad[row + j] = pulled
+            part[0, j] += pulled
+            part[1, j] += pulled * u[row + j]
+            part[2, j] += slopes[row + j] * u[row + j]
 
 
 @compiled
@@ -86,19 +138,22 @@ def _pull(grad: Any, x: Any, beside: Any, centre: Any, scale: Any, mean: Any, sl
         grad[j] = beside[j] + (grad[j] - mean[j] - normal * slope[j]) * scale[j]
 
 
-_advance, _return = forward_through(_inputs, _activate), backward_through(_inputs_again, _slopes, _add_up)
+_advance, _return = forward_through(_inputs, _activate), backward_through(_inputs_again, _slopes, _finish)
 
 
 def forward(arguments: Any) -> None:
-    """Kernel. Words of the recurrence (u: the block's inputs), then mean, scale, room, out and dropout's."""
+    """Kernel. Words of the recurrence (u: the block's inputs; no D), then of our own.
+
+    Those are mean, scale, room for a piece of each worker, D, out and dropout's.
+    """
     _advance(arguments, float32_pointer, 4)
 
 
 def backward(arguments: Any) -> None:
-    """Kernel. Words of the recurrence (no gradient of y), then of our own.
+    """Kernel. Words of the recurrence (no gradient of y, no D), then of our own.
 
-    Those are mean, scale, room, y, the gradient behind GELU, room, dropout's, and each worker's two sums,
-    float64 (workers, 2, H), which start as zero.
+    Those are mean, scale, room for a piece of each worker, D, y, the gradient behind GELU, room again,
+    dropout's, and each worker's sums, float64 (workers, 3, H), which start as zero.
     """
     _return(arguments, float32_pointer, 4)
 

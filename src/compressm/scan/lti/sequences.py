@@ -81,12 +81,14 @@ def given_slopes(words: Any, _number: Any, row: Any, _rows: Any, size: Any) -> A
 
 
 @compiled
-def leave_outputs(_words: Any, _number: Any, _row: Any, _rows: Any, _y_rows: Any) -> None:
+def leave_outputs(_words: Any, _row: Any, _rows: Any, _u_rows: Any, _y_rows: Any) -> None:
     """Outputs are done."""
 
 
 @compiled
-def leave_gradients(_words: Any, _number: Any, _row: Any, _rows: Any, _u_rows: Any, _grad_rows: Any) -> None:
+def leave_gradients(
+    _words: Any, _number: Any, _rows: Any, _u_rows: Any, _y_rows: Any, _grad_rows: Any
+) -> None:
     """Gradients of inputs are done."""
 
 
@@ -100,8 +102,8 @@ def forward_through(inputs: Any, outputs: Any) -> Any:
     """The forward pass of one worker, a part of a kernel: of its arguments, pointers and bytes of a number.
 
     ``inputs``, such as :func:`given_rows`, gives a piece's inputs, and ``outputs``, such as
-    :func:`leave_outputs`, is called with its outputs, while the cache has them. Words behind those that are
-    read here are theirs.
+    :func:`leave_outputs`, is called with inputs and outputs while the cache has them. Words behind those that
+    are read here are theirs.
     """
 
     def forward(arguments: Any, pointer: Any, size: Any) -> None:
@@ -132,7 +134,7 @@ def forward_through(inputs: Any, outputs: Any) -> Any:
                     given = carray(pointer(u_rows), (rows, H))
                     _direct(carray(pointer(D), (P,)), given, carray(pointer(to), (rows, P)))
                 _multiply(size, room, x, False, out_of, True, to, rows, P, 2 * N, D != 0)
-                outputs(words, number, row, rows, to)
+                outputs(words, row, rows, u_rows, to)
 
     return _named(forward, inputs, outputs)
 
@@ -141,7 +143,7 @@ def backward_through(inputs: Any, slopes_of: Any, gradients: Any) -> Any:
     """The backward pass of one worker: a part of a kernel, as :func:`forward_through`.
 
     ``slopes_of``, such as :func:`given_slopes`, gives gradients of a piece's outputs, and ``gradients``, such
-    as :func:`leave_gradients`, is called with those of its inputs.
+    as :func:`leave_gradients`, is called with inputs and gradients of outputs and inputs.
     """
 
     def backward(arguments: Any, pointer: Any, size: Any) -> None:
@@ -206,7 +208,7 @@ def backward_through(inputs: Any, slopes_of: Any, gradients: Any) -> Any:
                     _direct_slopes(given, slopes, part, share)
                     _direct(carray(pointer(D), (P,)), slopes, carray(pointer(to), (rows, H)))
                 _multiply(size, room, w, False, into, False, to, rows, H, 2 * N, direct)
-                gradients(words, number, row, rows, u_rows, to)
+                gradients(words, number, rows, u_rows, y_rows, to)
 
     return _named(backward, inputs, slopes_of, gradients)
 
