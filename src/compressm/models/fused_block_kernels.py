@@ -16,8 +16,8 @@ from compressm.models.pointwise_kernels import gelu_backward_part, gelu_part, se
 from compressm.scan.lti.sequences import backward_through, forward_through
 from compressm.scan.runtime.arrays import ZERO
 from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, worker
-from compressm.scan.runtime.vectors import load, spread, store
-from compressm.scan.runtime.widths import LANES
+from compressm.scan.runtime.vectors import load, prefetch, prefetch_to_write, spread, store
+from compressm.scan.runtime.widths import AHEAD, LANES
 
 _FORWARD, _BACKWARD = 21, 27  # where words of our own begin
 
@@ -58,7 +58,10 @@ def _activate(words: Any, row: Any, rows: Any, u_rows: Any, y_rows: Any) -> None
 
 @compiled
 def _add_direct(D: Any, u: Any, y: Any) -> None:
-    for j in range(D.size):
+    whole = D.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        store(y, j, load(y, j) + load(D, j) * load(u, j))
+    for j in range(whole, D.size):
         y[j] += D[j] * u[j]
 
 
@@ -133,7 +136,16 @@ def _finish_few(D: Any, u: Any, slopes: Any, grad: Any, part: Any) -> None:
 
 @compiled
 def _pull(grad: Any, x: Any, beside: Any, centre: Any, scale: Any, mean: Any, slope: Any) -> None:
-    for j in range(grad.size):
+    whole = grad.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        prefetch_to_write(grad, j + AHEAD)
+        prefetch(x, j + AHEAD)
+        prefetch(beside, j + AHEAD)
+        factor = load(scale, j)
+        normals = (load(x, j) - load(centre, j)) * factor
+        pulled = load(grad, j) - load(mean, j) - normals * load(slope, j)
+        store(grad, j, load(beside, j) + pulled * factor)
+    for j in range(whole, grad.size):
         normal = (x[j] - centre[j]) * scale[j]
         grad[j] = beside[j] + (grad[j] - mean[j] - normal * slope[j]) * scale[j]
 

@@ -11,8 +11,8 @@ from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO
 from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, worker
-from compressm.scan.runtime.vectors import load, spread, store
-from compressm.scan.runtime.widths import LANES
+from compressm.scan.runtime.vectors import load, prefetch, prefetch_to_write, spread, store
+from compressm.scan.runtime.widths import AHEAD, LANES
 
 SUMMED = 32  # rows that are summed in float32
 
@@ -35,6 +35,7 @@ def _add_moments(x: Any, sums: Any, part: Any) -> None:
         shift = load(flat, j)
         total, square = spread(ZERO), spread(ZERO)
         for row in range(1, rows):
+            prefetch(flat, row * H + j + LANES)
             value = load(flat, row * H + j) - shift
             total = total + value
             square = square + value * value
@@ -80,13 +81,25 @@ def add_products(grad: Any, normal: Any, sums: Any, part: Any) -> None:
 @compiled
 def normalise_row(x: Any, mean: Any, scale: Any, out: Any) -> None:
     """``out = (x - mean) * scale``."""
-    for j in range(x.size):
+    whole = x.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        prefetch(x, j + AHEAD)
+        prefetch_to_write(out, j + AHEAD)
+        store(out, j, (load(x, j) - load(mean, j)) * load(scale, j))
+    for j in range(whole, x.size):
         out[j] = (x[j] - mean[j]) * scale[j]
 
 
 @compiled
 def _pull(g: Any, normal: Any, mean: Any, slope: Any, scale: Any, out: Any) -> None:
-    for j in range(g.size):
+    whole = g.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        prefetch(g, j + AHEAD)
+        prefetch(normal, j + AHEAD)
+        prefetch_to_write(out, j + AHEAD)
+        pulled = load(g, j) - load(mean, j) - load(normal, j) * load(slope, j)
+        store(out, j, pulled * load(scale, j))
+    for j in range(whole, g.size):
         out[j] = (g[j] - mean[j] - normal[j] * slope[j]) * scale[j]
 
 

@@ -25,8 +25,8 @@ from compressm.scan.runtime.pointers import (
     uint16_pointer,
     worker,
 )
-from compressm.scan.runtime.vectors import below, item, load, put, spread, store
-from compressm.scan.runtime.widths import LANES
+from compressm.scan.runtime.vectors import below, item, load, prefetch, prefetch_to_write, put, spread, store
+from compressm.scan.runtime.widths import AHEAD, LANES
 
 CHUNK = 1 << 10  # elements whose mask is made at once
 SUMMED = 32  # rows whose gradients of a bias are added up in float32
@@ -139,6 +139,8 @@ def _whole(size: Any) -> Any:
 def _gelu(y: Any, kept: Any, out: Any) -> None:
     whole = _whole(kept.size)
     for i in range(0, whole, LANES):
+        prefetch(y, i + AHEAD)
+        prefetch_to_write(out, i + AHEAD)
         value = load(y, i)
         below_value, _ = _normals(value)
         store(out, i, value * below_value * load(kept, i))
@@ -151,6 +153,9 @@ def _gelu(y: Any, kept: Any, out: Any) -> None:
 def _gelu_backward(y: Any, kept: Any, grad: Any, grad_y: Any) -> None:
     whole = _whole(kept.size)
     for i in range(0, whole, LANES):
+        prefetch(y, i + AHEAD)
+        prefetch(grad, i + AHEAD)
+        prefetch_to_write(grad_y, i + AHEAD)
         value = load(y, i)
         below_value, density = _normals(value)
         store(grad_y, i, load(grad, i) * (below_value + value * density) * load(kept, i))
@@ -163,6 +168,10 @@ def _gelu_backward(y: Any, kept: Any, grad: Any, grad_y: Any) -> None:
 def _gate(x: Any, a: Any, b: Any, kept: Any, out: Any) -> None:
     whole = _whole(kept.size)
     for i in range(0, whole, LANES):
+        prefetch(x, i + AHEAD)
+        prefetch(a, i + AHEAD)
+        prefetch(b, i + AHEAD)
+        prefetch_to_write(out, i + AHEAD)
         store(out, i, load(x, i) + load(a, i) * sigmoid(load(b, i)) * load(kept, i))
     for i in range(whole, kept.size):
         out[i] = x[i] + item(a, i) * _sigmoid(item(b, i)) * kept[i]
@@ -172,6 +181,11 @@ def _gate(x: Any, a: Any, b: Any, kept: Any, out: Any) -> None:
 def _gate_backward(a: Any, b: Any, kept: Any, grad: Any, grad_a: Any, grad_b: Any) -> None:
     whole = _whole(kept.size)
     for i in range(0, whole, LANES):
+        prefetch(a, i + AHEAD)
+        prefetch(b, i + AHEAD)
+        prefetch(grad, i + AHEAD)
+        prefetch_to_write(grad_a, i + AHEAD)
+        prefetch_to_write(grad_b, i + AHEAD)
         opened = sigmoid(load(b, i))
         passed = load(grad, i) * load(kept, i) * opened
         closing = passed * load(a, i) * (spread(ONE) - opened)
@@ -282,9 +296,19 @@ def _gate_dropout_backward(arguments: Any, half: Any) -> None:
 
 
 @compiled
+def _rows_ahead(width: Any) -> Any:
+    """AHEAD in whole rows: what is next in a half of a row's columns are those of the row behind it."""
+    return (AHEAD + width - 1) // width * width
+
+
+@compiled
 def _glu_row(x: Any, a: Any, b: Any, bias_a: Any, bias_b: Any, kept: Any, out: Any) -> None:
-    whole = _whole(kept.size)
+    whole, far = _whole(kept.size), _rows_ahead(kept.size)
     for i in range(0, whole, LANES):
+        prefetch(a, i + 2 * far)
+        prefetch(b, i + 2 * far)
+        prefetch(x, i + far)
+        prefetch_to_write(out, i + far)
         opened = sigmoid(load(b, i) + load(bias_b, i))
         store(out, i, load(x, i) + (load(a, i) + load(bias_a, i)) * opened * load(kept, i))
     for i in range(whole, kept.size):
@@ -294,8 +318,13 @@ def _glu_row(x: Any, a: Any, b: Any, bias_a: Any, bias_b: Any, kept: Any, out: A
 @compiled
 def _glu_row_backward(a: Any, b: Any, bias_a: Any, bias_b: Any, kept: Any, grad: Any, grad_a: Any,
                       grad_b: Any, sum_a: Any, sum_b: Any) -> None:  # fmt: skip
-    whole = _whole(kept.size)
+    whole, far = _whole(kept.size), _rows_ahead(kept.size)
     for i in range(0, whole, LANES):
+        prefetch(a, i + 2 * far)
+        prefetch(b, i + 2 * far)
+        prefetch(grad, i + far)
+        prefetch_to_write(grad_a, i + 2 * far)
+        prefetch_to_write(grad_b, i + 2 * far)
         opened = sigmoid(load(b, i) + load(bias_b, i))
         passed = load(grad, i) * load(kept, i) * opened
         closing = passed * (load(a, i) + load(bias_a, i)) * (spread(ONE) - opened)
@@ -367,8 +396,11 @@ def _glu_dropout_backward(arguments: Any, half: Any) -> None:
 
 @compiled
 def _swiglu_row(gate: Any, value: Any, out: Any) -> None:
-    whole = _whole(gate.size)
+    whole, far = _whole(gate.size), _rows_ahead(gate.size)
     for i in range(0, whole, LANES):
+        prefetch(gate, i + 2 * far)
+        prefetch(value, i + 2 * far)
+        prefetch_to_write(out, i + far)
         g = load(gate, i)
         store(out, i, g * sigmoid(g) * load(value, i))
     for i in range(whole, gate.size):
@@ -378,8 +410,13 @@ def _swiglu_row(gate: Any, value: Any, out: Any) -> None:
 
 @compiled
 def _swiglu_row_backward(gate: Any, value: Any, grad: Any, grad_gate: Any, grad_value: Any) -> None:
-    whole, one = _whole(gate.size), spread(ONE)
+    whole, far, one = _whole(gate.size), _rows_ahead(gate.size), spread(ONE)
     for i in range(0, whole, LANES):
+        prefetch(gate, i + 2 * far)
+        prefetch(value, i + 2 * far)
+        prefetch(grad, i + far)
+        prefetch_to_write(grad_gate, i + 2 * far)
+        prefetch_to_write(grad_value, i + 2 * far)
         g, passed = load(gate, i), load(grad, i)
         opened = sigmoid(g)
         store(grad_value, i, passed * g * opened)

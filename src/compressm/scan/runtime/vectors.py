@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features, llvm_version_info
 from numba import config, types
+from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 from compressm.scan.runtime.widths import DOUBLE, HALF, LANES, OCTET
@@ -41,6 +42,8 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc, unused-ignore]
 
 
 VECTOR, WIDE, PART, SHORT = (_VectorType(lanes) for lanes in (LANES, DOUBLE, HALF, OCTET))
+
+_LINE = 64  # bytes that a cache fetches at once
 
 
 def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
@@ -208,6 +211,29 @@ def store(code: _Code, array: Any, index: Any, value: Any) -> Any:
     """Write a vector of any length to a contiguous array, from ``index`` on."""
     _write(code, array, index, value)
     return code.context.get_dummy_value()
+
+
+def _prefetch(code: _Code, array: Any, index: Any, *, write: bool) -> Any:
+    byte, word, to_all_caches, data = ir.IntType(8), ir.IntType(32), 3, 1
+    kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), word, word, word])
+    function = cgutils.get_or_insert_function(code.builder.module, kind, "llvm.prefetch.p0")
+    for start in range(0, LANES, _LINE // (2 if code.halves else 4)):
+        at = code.builder.add(index, ir.Constant(index.type, start))
+        settings = word(int(write)), word(to_all_caches), word(data)
+        code.builder.call(function, [code.address(array, at, byte), *settings])
+    return code.context.get_dummy_value()
+
+
+@_operation(lambda array, _: types.void(array, types.int64))
+def prefetch(code: _Code, array: Any, index: Any) -> Any:
+    """LANES neighbours from ``index`` on, which may lie behind the array, will be read."""
+    return _prefetch(code, array, index, write=False)
+
+
+@_operation(lambda array, _: types.void(array, types.int64))
+def prefetch_to_write(code: _Code, array: Any, index: Any) -> Any:
+    """LANES neighbours from ``index`` on, which may lie behind the array, will be written."""
+    return _prefetch(code, array, index, write=True)
 
 
 @_operation(lambda array, _: types.float32(array, types.int64))

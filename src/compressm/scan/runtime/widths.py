@@ -11,3 +11,7 @@ HALF = 16
 
 OCTET = 8
 """Of the shortest vector: a register of AVX, where fewer than 16 numbers are neighbours."""
+
+AHEAD = 512
+"""Numbers by which a loop over memory asks for what it needs next: processors look ahead by themselves, but
+only to the end of a page of 4 KB, and several arrays at once leave that behind."""
