@@ -19,7 +19,7 @@ from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_p
 from compressm.scan.runtime.vectors import load, prefetch, prefetch_to_write, spread, store
 from compressm.scan.runtime.widths import AHEAD, LANES
 
-_FORWARD, _BACKWARD = 21, 27  # where words of our own begin
+_FORWARD, _BACKWARD = 23, 29  # where words of our own begin
 
 
 @compiled

@@ -18,6 +18,7 @@ from torch import Tensor
 from compressm.scan.lti import few_channels, together
 from compressm.scan.lti.pieces import Pieces, kept_shape
 from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, processor_has, run_kernel, workers_share
+from compressm.scan.runtime.packing import Weights, packed_weights
 
 _MODULE = "compressm.scan.lti.sequences"
 _FORWARD = {dtype: Kernel(_MODULE, f"forward_{name}") for dtype, name in FLOATS.items()}
@@ -141,11 +142,12 @@ def forward_by_sequences(
     ``cut`` says into what pieces; ``carry`` (batch, 2 N) becomes the final state; ``more`` are the kernel's
     own words. A piece's ``D u`` is added while the cache has the piece.
     """
-    (batch, length, _), (_, P, N) = u.shape, C.shape
+    (batch, length, H), (_, P, N) = u.shape, C.shape
     into, out_of = B.reshape(2 * N, -1), _output_weights(C)
     y, kept = u.new_empty(batch, length, P), u.new_empty(kept_shape(keep, cut, N))
     words, room, scratch = _layout(u, C, cut, buffers=1, reverse=reverse, keep=keep)
-    operands = (u, into, out_of, lam, carry, y, kept, room, scratch, D)
+    packed = packed_weights(cut.rows, Weights(into, H, 2 * N, True), Weights(out_of, 2 * N, P, True))
+    operands = (u, into, out_of, lam, carry, y, kept, room, scratch, D, *packed)
     run_kernel(kernel, [*words, *_addresses(*operands), *more], torch.get_num_threads())
     return y, kept
 
@@ -161,7 +163,9 @@ def backward_by_sequences(
     that of ``start``. Each worker sums gradients of weights on its own, then they are added. Without
     ``grad_y`` the kernel makes gradients of outputs itself, or there are none.
     """
-    into, out_of = B.reshape(2 * lam.shape[1], -1), _output_weights(C)
+    H, (_, P, N) = u.shape[2], C.shape
+    into, out_of = B.reshape(2 * N, -1), _output_weights(C)
+    packed = packed_weights(cut.rows, Weights(out_of, P, 2 * N, False), Weights(into, 2 * N, H, False))
     words, room, scratch = _layout(u, C, cut, buffers=2, reverse=reverse, keep=keep)
     workers = torch.get_num_threads()
     slope = carry.new_zeros(carry.shape, dtype=torch.float64)
@@ -169,7 +173,7 @@ def backward_by_sequences(
     grad_out_of = out_of.new_empty(workers, *out_of.shape)
     shares = out_of.new_zeros(workers, out_of.shape[0], dtype=torch.float64)
     operands = (u, into, out_of, lam, carry, grad_y, kept, room, scratch, start, slope, grad_u, grad_into,
-                grad_out_of, D, shares)  # fmt: skip
+                grad_out_of, D, shares, *packed)  # fmt: skip
     run_kernel(kernel, [*words, *_addresses(*operands), *more], workers)
     if grad_D is not None:
         grad_D.copy_(shares.sum(0))

@@ -20,10 +20,10 @@ from compressm.scan.runtime.pointers import (
     float64_pointer,
     worker,
 )
-from compressm.scan.runtime.products import multiply
+from compressm.scan.runtime.products import multiply, multiply_packed
 
 CHECKPOINTS, STATES = 1, 2
-WORDS = 40  # that a kernel has at most
+WORDS = 64  # that a kernel has at most
 
 
 @compiled
@@ -53,6 +53,16 @@ def _multiply(size: Any, room: Any, a: Any, a_turned: Any, b: Any, b_turned: Any
         size, room, a, rows if a_turned else inner, a_turned, b, inner if b_turned else columns, b_turned, c,
         columns, rows, columns, inner, accumulate,
     )  # fmt: skip
+
+
+@compiled
+def multiply_by(size: Any, room: Any, a: Any, b: Any, b_turned: Any, packed: Any, c: Any, rows: Any,
+                columns: Any, inner: Any, accumulate: Any) -> None:  # fmt: skip
+    """``c = a b`` or ``c += a b``, as :func:`_multiply`; b is packed for so many rows unless that is 0."""
+    if packed != 0:
+        multiply_packed(room, a, inner, packed, c, columns, rows, columns, inner, accumulate)
+    else:
+        _multiply(size, room, a, False, b, b_turned, c, rows, columns, inner, accumulate)
 
 
 @compiled
@@ -110,6 +120,7 @@ def forward_through(inputs: Any, outputs: Any) -> Any:
         words = carray(arguments, (WORDS,))
         batch, L, H, P, N, together, steps, backward, keep = _sizes(words)
         into, out_of, y, kept, D = words[12], words[13], words[16], words[17], words[20]
+        packed_into, packed_out_of = words[21], words[22]
         lam, carry = carray(pointer(words[14]), (2 * N,)), carray(pointer(words[15]), (batch, 2 * N))
         begin, end, number, _ = _my_sequences(words)
         count, row_bytes = (L + steps - 1) // steps, 2 * N * size
@@ -121,9 +132,11 @@ def forward_through(inputs: Any, outputs: Any) -> Any:
                 here, there = index * steps, min((index + 1) * steps, L)
                 row, each = first * L + here, there - here
                 rows = (last - first) * each
+                whole = rows == together * steps
                 u_rows = inputs(words, number, row, rows, size)
                 x = kept + row * row_bytes if keep == STATES else scratch
-                _multiply(size, room, u_rows, False, into, True, x, rows, 2 * N, H, False)
+                packed = packed_into if whole else 0
+                multiply_by(size, room, u_rows, into, True, packed, x, rows, 2 * N, H, False)
                 states = carray(pointer(x), (last - first, each * 2 * N))
                 for s in range(first, last):
                     if keep == CHECKPOINTS:
@@ -133,7 +146,8 @@ def forward_through(inputs: Any, outputs: Any) -> Any:
                 if D != 0:
                     given = carray(pointer(u_rows), (rows, H))
                     _direct(carray(pointer(D), (P,)), given, carray(pointer(to), (rows, P)))
-                _multiply(size, room, x, False, out_of, True, to, rows, P, 2 * N, D != 0)
+                packed = packed_out_of if whole else 0
+                multiply_by(size, room, x, out_of, True, packed, to, rows, P, 2 * N, D != 0)
                 outputs(words, row, rows, u_rows, to)
 
     return _named(forward, inputs, outputs)
@@ -158,6 +172,7 @@ def backward_through(inputs: Any, slopes_of: Any, gradients: Any) -> Any:
         room, w = words[18] + 80 * number, words[19] + 2 * number * together * steps * row_bytes
         grad_u, grad_into = words[22], words[23] + number * H * row_bytes
         grad_out_of = words[24] + number * P * row_bytes
+        packed_out_of, packed_into = words[27], words[28]
         D, carried = words[25], np.empty(2 * N, lam.dtype)
         share, part = carray(float64_pointer(words[26] + 8 * number * P), (P,)), np.empty(P, lam.dtype)
         if begin == end or L == 0:
@@ -173,6 +188,7 @@ def backward_through(inputs: Any, slopes_of: Any, gradients: Any) -> Any:
                 here, there = index * steps, min((index + 1) * steps, L)
                 row, each = first * L + here, there - here
                 rows, begun = (last - first) * each, first > begin or step > 0
+                whole = rows == together * steps
                 u_rows = inputs(words, number, row, rows, size)
                 y_rows = slopes_of(words, number, row, rows, size)
                 x = kept + row * row_bytes if keep == STATES else w + together * steps * row_bytes
@@ -181,7 +197,8 @@ def backward_through(inputs: Any, slopes_of: Any, gradients: Any) -> Any:
                 states = carray(pointer(x), (last - first, each * 2 * N))
                 grads = carray(pointer(w), (last - first, each * 2 * N))
                 if y_rows != 0:
-                    _multiply(size, room, y_rows, False, out_of, False, w, rows, 2 * N, P, False)
+                    packed = packed_out_of if whole else 0
+                    multiply_by(size, room, y_rows, out_of, False, packed, w, rows, 2 * N, P, False)
                 else:
                     grads[:] = 0
                     if not begun:
@@ -207,7 +224,8 @@ def backward_through(inputs: Any, slopes_of: Any, gradients: Any) -> Any:
                     given, slopes = carray(pointer(u_rows), (rows, H)), carray(pointer(y_rows), (rows, P))
                     _direct_slopes(given, slopes, part, share)
                     _direct(carray(pointer(D), (P,)), slopes, carray(pointer(to), (rows, H)))
-                _multiply(size, room, w, False, into, False, to, rows, H, 2 * N, direct)
+                packed = packed_into if whole else 0
+                multiply_by(size, room, w, into, False, packed, to, rows, H, 2 * N, direct)
                 gradients(words, number, rows, u_rows, y_rows, to)
 
     return _named(backward, inputs, slopes_of, gradients)
@@ -230,7 +248,8 @@ _backward = backward_through(given_rows, given_slopes, leave_gradients)
 def forward_float32(arguments: Any) -> None:
     """Kernel. Words: worker, workers, :func:`_sizes`, then addresses in the order read above.
 
-    The last is that of D, or 0 if there is none; with one, P = H.
+    The last three are those of D, with which P = H, and of ``into`` and ``out_of`` packed for the rows of the
+    largest piece; 0 where there is none.
     """
     _forward(arguments, float32_pointer, 4)
 
@@ -243,7 +262,8 @@ def forward_float64(arguments: Any) -> None:
 def backward_float32(arguments: Any) -> None:
     """Kernel. Words as :func:`forward_float32`, then those of the gradients.
 
-    Of the weights every worker has its own, not yet written, of D a share that starts as zero.
+    Of the weights every worker has its own, not yet written, of D a share that starts as zero. The last two
+    are ``out_of`` and ``into`` packed.
     """
     _backward(arguments, float32_pointer, 4)
 

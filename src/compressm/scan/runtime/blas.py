@@ -14,6 +14,9 @@ GEMM_SYMBOLS = {
     "sgemm_": "compressm_sgemm",
     "dgemm_": "compressm_dgemm",
     "gemm_bf16bf16f32_": "compressm_gemm_bf16",
+    "sgemm_pack_": "compressm_sgemm_pack",
+    "sgemm_compute_": "compressm_sgemm_compute",
+    "cblas_sgemm_pack_get_size": "compressm_sgemm_pack_size",
 }
 _NEEDED = ("sgemm_", "dgemm_")
 
@@ -27,7 +30,7 @@ def processor_has(instructions: str) -> bool:
 
 @cache
 def gemm_addresses() -> dict[str, int] | None:
-    """Addresses of BLAS's ``sgemm_``, ``dgemm_`` and, if it is there, the one of bfloat16, or None.
+    """Addresses of BLAS's ``sgemm_`` and ``dgemm_``, and of the others that are there; or None.
 
     They are those of PyTorch's library. Only MKL's are taken: called inside a parallel region, they stay on
     the calling thread.
@@ -47,3 +50,14 @@ def gemm_addresses() -> dict[str, int] | None:
             }
             return {name: address for name, address in found.items() if address is not None}
     return None
+
+
+@cache
+def packed_bytes(columns: int, rows: int, inner: int) -> int | None:
+    """Bytes of weights ``(inner, columns)`` packed for products of so many rows; None if BLAS packs none."""
+    address = (gemm_addresses() or {}).get("cblas_sgemm_pack_get_size")
+    if address is None:
+        return None
+    measure = ctypes.CFUNCTYPE(ctypes.c_size_t, *[ctypes.c_int] * 4)(address)
+    left_operand = 161  # which weights are to BLAS: it counts by columns
+    return int(measure(left_operand, columns, rows, inner))
