@@ -146,7 +146,7 @@ def forward_by_sequences(
     into, out_of = B.reshape(2 * N, -1), _output_weights(C)
     y, kept = u.new_empty(batch, length, P), u.new_empty(kept_shape(keep, cut, N))
     words, room, scratch = _layout(u, C, cut, buffers=1, reverse=reverse, keep=keep)
-    packed = packed_weights(cut.rows, Weights(into, H, 2 * N, True), Weights(out_of, 2 * N, P, True))
+    packed = _packed(cut, Weights(into, H, 2 * N, turned=True), Weights(out_of, 2 * N, P, turned=True))
     operands = (u, into, out_of, lam, carry, y, kept, room, scratch, D, *packed)
     run_kernel(kernel, [*words, *_addresses(*operands), *more], torch.get_num_threads())
     return y, kept
@@ -165,7 +165,7 @@ def backward_by_sequences(
     """
     H, (_, P, N) = u.shape[2], C.shape
     into, out_of = B.reshape(2 * N, -1), _output_weights(C)
-    packed = packed_weights(cut.rows, Weights(out_of, P, 2 * N, False), Weights(into, 2 * N, H, False))
+    packed = _packed(cut, Weights(out_of, P, 2 * N, turned=False), Weights(into, 2 * N, H, turned=False))
     words, room, scratch = _layout(u, C, cut, buffers=2, reverse=reverse, keep=keep)
     workers = torch.get_num_threads()
     slope = carry.new_zeros(carry.shape, dtype=torch.float64)
@@ -178,6 +178,14 @@ def backward_by_sequences(
     if grad_D is not None:
         grad_D.copy_(shares.sum(0))
     return grad_u, *_parameters(slope, grad_into, grad_out_of)
+
+
+def _packed(cut: Pieces, *weights: Weights) -> list[Tensor | None]:
+    """The weights packed for whole pieces, if every worker has some of them."""
+    pieces = cut.per_sequence * (cut.batch // cut.sequences)
+    if pieces < 2 * torch.get_num_threads():
+        return [None] * len(weights)
+    return packed_weights(cut.rows, *weights)
 
 
 def _pieces(u: Tensor, N: int) -> Pieces:
