@@ -67,11 +67,11 @@ def example(
     return Block(LAYERS[layer](H, N), H, dropout=p), 1.5 * torch.randn(batch, L, H) + 0.5
 
 
-def step(block: Block, x: Tensor) -> dict[str, Tensor]:
+def step(block: Block, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
     """Outputs, all gradients and running statistics of a copy of the block."""
     block, x = copy.deepcopy(block), x.clone().requires_grad_()
     torch.manual_seed(3)
-    out, _ = block(x, final_state=False)
+    out, _ = block(x, mask=mask, final_state=False)
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(4)).to(out.dtype)
     names, parameters = zip(*block.named_parameters(), strict=True)
     gradients = torch.autograd.grad((out * weight).sum(), (x, *parameters))
@@ -122,16 +122,47 @@ def test_outputs_gradients_and_statistics_are_those_of_float64(
     N=st.integers(1, 80),
     p=st.sampled_from([0.0, 0.1, 0.5]),
     layer=st.sampled_from(sorted(LAYERS)),
+    data=st.sampled_from([None, 0.0, 0.1, 0.5, 0.99]),
 )
-def test_it_is_its_parts_with_the_same_dropout(
-    batch: int, L: int, H: int, N: int, p: float, layer: str
+def test_it_is_its_parts_with_the_same_dropout_and_masks(
+    batch: int, L: int, H: int, N: int, p: float, layer: str, data: float | None
 ) -> None:
     block, x = example(batch, L, H, 2 * N, p=p, layer=layer)
+    mask = None if data is None else torch.rand(batch, L) < data
+    if mask is not None:
+        mask[0, :2] = mask[-1, L // 2 :] = True
     with threads(2), counted() as calls:
-        found = step(block, x)
+        found = step(block, x, mask)
     assert calls == [1]
     with threads(2), by_parts():
-        assert_near(found, step(block, x), 2e-5)
+        assert_near(found, step(block, x, mask), 2e-5)
+
+
+@needs_mkl
+def test_padding_is_out_of_everything() -> None:
+    block, x = example(2, 300, 64, 9)
+    mask = torch.arange(300) < torch.tensor([[300], [120]])
+    clean = step(block, x * mask[..., None], mask)
+    exact = step(copy.deepcopy(block).double(), (x * mask[..., None]).double(), mask)
+    assert_near(clean, exact, 2e-5)
+    x[~mask] = 1e30  # whatever a batch was filled up with
+    found = step(block, x, mask)
+    for name, value in clean.items():
+        if name in ("x", "out"):
+            assert torch.equal(found[name][mask], value[mask]), name
+        else:
+            assert torch.equal(found[name], value), name
+
+
+@needs_mkl
+def test_one_step_of_data_is_refused_as_by_the_parts() -> None:
+    block, x = example(2, 64, 64, 9)
+    mask = torch.zeros(2, 64, dtype=torch.bool)
+    mask[0, 0] = True
+    with pytest.raises(ValueError, match="more than 1 value"):
+        block(x, mask=mask, final_state=False)
+    with pytest.raises(IndexError):  # a mask of another length
+        block(x, mask=torch.ones(2, 65, dtype=torch.bool), final_state=False)
 
 
 @needs_mkl
@@ -206,12 +237,11 @@ def test_whoever_watches_or_differs_gets_the_parts(change: str) -> None:
 
 
 @needs_mkl
-def test_masks_states_final_states_and_autocast_get_the_parts() -> None:
+def test_states_final_states_and_autocast_get_the_parts() -> None:
     block, x = example(2, 64, 64, 9)
     with counted() as calls:
         block(x, final_state=True)
         block(x, torch.zeros(2, 2, 9), final_state=False)
-        block(x, mask=torch.ones(2, 64, dtype=torch.bool), final_state=False)
         with torch.autocast("cpu", torch.bfloat16):
             block(x, final_state=False)
         with torch.no_grad():

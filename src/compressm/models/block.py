@@ -35,14 +35,14 @@ class Block(nn.Module):
         final_state: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Map ``x`` ``(batch, L, H)`` to the same shape and the layer's last state, empty if not wanted."""
-        if state is None and mask is None and not final_state:
-            out = self._fused(x)
+        if state is None and not final_state:
+            out = self._fused(x, mask)
             if out is not None:
                 return out, x.new_empty(0)
         y, state = self.mixer(self.norm(x, mask), state, final_state=final_state)
         return self._feed(x, y), state
 
-    def _fused(self, x: Tensor) -> Tensor | None:
+    def _fused(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
         """Outputs for ``x``, if the block's parts are quicker inside one another and nothing watches them."""
         norm, mixer, glu = self.norm, self.mixer, self.glu
         if not (self.training and norm.training and x.ndim == 3):
@@ -53,11 +53,14 @@ class Block(nn.Module):
             return None
         if mixer.bidirectional or not x.shape[-1] == mixer.input_dim == glu.in_features:
             return None
-        if not serves(x, mixer.state_dim, *mixer.parameters(), *glu.parameters()):
+        if not serves(x, mask, mixer.state_dim, *mixer.parameters(), *glu.parameters()):
             return None
-        operands = BlockOperands(x, *mixer.system(), mixer.D, glu.weight, glu.bias)
-        out, mean, var = fused_block(operands, eps=norm.eps, p=self.dropout)
-        norm.track(mean, var, x.shape[0] * x.shape[1])
+        count = x.shape[0] * x.shape[1] if mask is None else int(mask.sum())
+        if count < 2:
+            return None
+        operands = BlockOperands(x, *mixer.system(), mixer.D, glu.weight, glu.bias, mask)
+        out, mean, var = fused_block(operands, count, eps=norm.eps, p=self.dropout)
+        norm.track(mean, var, count)
         return out
 
     def step(self, x_k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

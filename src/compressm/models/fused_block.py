@@ -6,7 +6,7 @@ has the rows that the recurrence reads or has written, the residual's gradient i
 made, and the product of the gated unit remains one for the whole batch.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from compressm.models import norm, pointwise_cpu
 from compressm.models.pointwise import MAX_ELEMENTS, ONE_PRODUCT, WORTH_A_KERNEL, masks_of
 from compressm.scan.lti import cost, cpu
 from compressm.scan.lti.pieces import Pieces
-from compressm.scan.runtime import Kernel, run_kernel
+from compressm.scan.runtime import Kernel, addresses, run_kernel
 from compressm.scan.runtime.tracing import observed, plain
 
 _MODULE = "compressm.models.fused_block_kernels"
@@ -34,6 +34,7 @@ class BlockOperands(NamedTuple):
         D: Direct path ``(H,)``.
         weight: Of the gated linear unit, ``(2 H, H)``.
         bias: ``(2 H,)``.
+        mask: ``(batch, L)``, true where inputs are data; they all are if None.
     """
 
     x: Tensor
@@ -43,10 +44,11 @@ class BlockOperands(NamedTuple):
     D: Tensor
     weight: Tensor
     bias: Tensor
+    mask: Tensor | None = None
 
 
-def serves(x: Tensor, N: int, *parameters: Tensor) -> bool:
-    """Whether :func:`fused_block` takes inputs x and N states, and is quicker than the parts."""
+def serves(x: Tensor, mask: Tensor | None, N: int, *parameters: Tensor) -> bool:
+    """Whether :func:`fused_block` takes inputs with this mask and N states, and is quicker than the parts."""
     batch, L, H = x.shape
     if observed() or torch.is_autocast_enabled("cpu") or not plain(x, *parameters):
         return False
@@ -54,17 +56,24 @@ def serves(x: Tensor, N: int, *parameters: Tensor) -> bool:
         return False
     if H < ONE_PRODUCT or not WORTH_A_KERNEL <= x.numel() < MAX_ELEMENTS:
         return False
-    if batch * L < 2 or not cpu.workers_share_the_batch(batch):
+    if mask is not None and not norm.takes(mask, x):
+        return False
+    if not cpu.workers_share_the_batch(batch):
         return False
     shape = cost.Shape(batch, L, H, H, N)
     return cost.choose_form(shape, training=True, threads=torch.get_num_threads()) == "scan"
 
 
-def fused_block(operands: BlockOperands, *, eps: float, p: float) -> tuple[Tensor, Tensor, Tensor]:
+def fused_block(
+    operands: BlockOperands, count: int, *, eps: float, p: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """``x + dropout(glu(dropout(gelu(C s + D u))))``, s being the states of inputs ``u = norm(x)``.
+
+    u is zero where the mask has no data, which have no part in the norm's statistics.
 
     Args:
         operands: Of inputs and parameters that :func:`serves` takes.
+        count: Steps of all sequences that are data, at least two.
         eps: Added to the variance in the batch norm.
         p: Probability of dropout, as in :func:`compressm.models.pointwise.gelu_dropout`.
 
@@ -73,29 +82,32 @@ def fused_block(operands: BlockOperands, *, eps: float, p: float) -> tuple[Tenso
         gradient. Outputs and gradients are those of the block's parts up to rounding, dropout's masks the
         same.
     """
-    results: tuple[Tensor, Tensor, Tensor] = _FusedBlock.apply(eps, p, *operands)  # type: ignore[no-untyped-call]
+    results: tuple[Tensor, Tensor, Tensor] = _FusedBlock.apply(count, eps, p, *operands)  # type: ignore[no-untyped-call]
     return results
 
 
 class _FusedBlock(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, eps: float, p: float, *operands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, lam, B, C, D, weight, bias = (operand.contiguous() for operand in operands)
+    def forward(
+        ctx: Any, count: int, eps: float, p: float, *operands: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        *given, mask = (None if operand is None else operand.contiguous() for operand in operands)
+        x, lam, B, C, D, weight, bias = cast(list[Tensor], given)
         shape = cost.Shape.of(x, C)
-        ctx.p, ctx.keep = p, cost.what_to_keep(shape)
+        ctx.count, ctx.p, ctx.keep = count, p, cost.what_to_keep(shape)
         ctx.seeds = masks_of(x, p), masks_of(x, p)
-        mean, var = norm.moments(x.view(-1, shape.H))
+        mean, var = norm.moments(x.view(-1, shape.H), mask, count)
         scale = torch.rsqrt(var + eps).float()
         mean, var = mean.float(), var.float()
         hidden, carry = torch.empty_like(x), x.new_zeros(shape.batch, 2 * shape.N)
         room = _room(x, shape)
-        more = [*_addresses(mean, scale, room, D, hidden), *pointwise_cpu.dropout_words(ctx.seeds[0], p)]
+        more = [*addresses(mean, scale, room, mask, D, hidden), *pointwise_cpu.dropout_words(ctx.seeds[0], p)]
         y, kept = cpu.forward_by_sequences(
             _FORWARD, _pieces(shape), x, lam, B, C, carry, None, reverse=False, keep=ctx.keep, more=more
         )
         both = torch.mm(hidden.view(-1, shape.H), weight.T)
         out = pointwise_cpu.glu(x, both, bias, ctx.seeds[1], p)
-        ctx.save_for_backward(x, lam, B, C, D, weight, bias, mean, scale, y, kept, hidden, both)
+        ctx.save_for_backward(x, lam, B, C, D, weight, bias, mask, mean, scale, y, kept, hidden, both)
         ctx.mark_non_differentiable(mean, var)
         ctx.set_materialize_grads(False)
         return out, mean, var
@@ -104,8 +116,8 @@ class _FusedBlock(torch.autograd.Function):
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad_out is None:
-            return (None,) * (2 + len(BlockOperands._fields))
-        x, lam, B, C, D, weight, bias, mean, scale, y, kept, hidden, both = ctx.saved_tensors
+            return (None,) * (3 + len(BlockOperands._fields))
+        x, lam, B, C, D, weight, bias, mask, mean, scale, y, kept, hidden, both = ctx.saved_tensors
         grad_out, shape = grad_out.contiguous(), cost.Shape.of(x, C)
         grad_both, grad_bias = pointwise_cpu.glu_backward(both, bias, grad_out, ctx.seeds[1], ctx.p)
         grad_weight = torch.mm(grad_both.T, hidden.view(-1, shape.H))
@@ -113,18 +125,18 @@ class _FusedBlock(torch.autograd.Function):
         sums = x.new_zeros(torch.get_num_threads(), 3, shape.H, dtype=torch.float64)
         rooms = _room(x, shape), _room(x, shape)
         start, carry = (x.new_zeros(shape.batch, 2 * shape.N) for _ in range(2))
-        more = _addresses(mean, scale, rooms[0], D, y, grad_hidden, rooms[1])
-        more += [*pointwise_cpu.dropout_words(ctx.seeds[0], ctx.p), *_addresses(sums)]
+        more = addresses(mean, scale, rooms[0], mask, D, y, grad_hidden, rooms[1])
+        more += [*pointwise_cpu.dropout_words(ctx.seeds[0], ctx.p), *addresses(sums)]
         grad_u, grad_lam, grad_B, grad_C = cpu.backward_by_sequences(
             _BACKWARD, _pieces(shape), None, x, lam, B, C, start, carry, kept, None, None,
             reverse=False, keep=ctx.keep, more=more,
         )  # fmt: skip
-        rows = shape.batch * shape.L
         total, product, grad_D = sums.sum(0)
-        grad_mean, slope = (total / rows).float(), (product / rows).float()
-        apply = _addresses(grad_u, x, grad_out, mean, scale, grad_mean, slope)
-        run_kernel(_BACKWARD_APPLY, [rows, shape.H, *apply], torch.get_num_threads())
-        return None, None, grad_u, grad_lam, grad_B, grad_C, grad_D.float(), grad_weight, grad_bias
+        grad_mean, slope = (total / ctx.count).float(), (product / ctx.count).float()
+        apply = addresses(grad_u, x, grad_out, mean, scale, grad_mean, slope, mask)
+        run_kernel(_BACKWARD_APPLY, [shape.batch * shape.L, shape.H, *apply], torch.get_num_threads())
+        made = grad_u, grad_lam, grad_B, grad_C, grad_D.float(), grad_weight, grad_bias
+        return None, None, None, *made, None
 
 
 def _pieces(shape: cost.Shape) -> Pieces:
@@ -135,7 +147,3 @@ def _pieces(shape: cost.Shape) -> Pieces:
 def _room(x: Tensor, shape: cost.Shape) -> Tensor:
     """Memory for a piece of the inputs, for each worker."""
     return x.new_empty(torch.get_num_threads(), _pieces(shape).rows, shape.H)
-
-
-def _addresses(*tensors: Tensor) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from compressm.models.norm_kernels import SUMMED, normalise_row
+from compressm.models.norm_kernels import SUMMED, normalise_rows, run_of
 from compressm.models.pointwise_kernels import gelu_backward_part, gelu_part, setting
 from compressm.scan.lti.sequences import backward_through, forward_through
 from compressm.scan.runtime.arrays import ZERO
@@ -24,15 +24,20 @@ _FORWARD, _BACKWARD = 23, 29  # where words of our own begin
 
 @compiled
 def _normalised(words: Any, number: Any, row: Any, rows: Any, at: Any) -> Any:
-    """Normalise a piece of the inputs; its address. Words from ``at`` on: mean, scale, room for a piece."""
+    """Normalise a piece of the inputs; its address. Words from ``at`` on: mean, scale, room, mask."""
     H, largest = words[4], words[7] * words[8]
     to = words[at + 2] + 4 * number * largest * H
     mean, scale = carray(float32_pointer(words[at]), (H,)), carray(float32_pointer(words[at + 1]), (H,))
     x = carray(float32_pointer(words[11] + 4 * row * H), (rows, H))
     u = carray(float32_pointer(to), (rows, H))
-    for k in range(rows):
-        normalise_row(x[k], mean, scale, u[k])
+    normalise_rows(x, mean, scale, u, 0, rows, _mask(words[at + 3], row))
     return to
+
+
+@compiled
+def _mask(address: Any, row: Any) -> Any:
+    """The address of a mask's bytes from a row on; 0 if there is no mask."""
+    return address + row if address != 0 else 0
 
 
 @compiled
@@ -47,10 +52,10 @@ def _activate(words: Any, row: Any, rows: Any, u_rows: Any, y_rows: Any) -> None
     Words behind those of the norm: D, where to, dropout's setting.
     """
     H = words[4]
-    seed, threshold, scale = setting(words, _FORWARD + 5)
+    seed, threshold, scale = setting(words, _FORWARD + 6)
     u, y = carray(float32_pointer(u_rows), (rows, H)), carray(float32_pointer(y_rows), (rows, H))
-    D = carray(float32_pointer(words[_FORWARD + 3]), (H,))
-    out = carray(float32_pointer(words[_FORWARD + 4] + 4 * row * H), (rows, H))
+    D = carray(float32_pointer(words[_FORWARD + 4]), (H,))
+    out = carray(float32_pointer(words[_FORWARD + 5] + 4 * row * H), (rows, H))
     for k in range(rows):
         _add_direct(D, u[k], y[k])
         gelu_part(y[k], out[k], (row + k) * H, seed, threshold, scale)
@@ -78,24 +83,32 @@ def _slopes(words: Any, number: Any, row: Any, rows: Any, _size: Any) -> Any:
     setting.
     """
     H, largest = words[4], words[7] * words[8]
-    seed, threshold, scale = setting(words, _BACKWARD + 7)
-    to = words[_BACKWARD + 6] + 4 * number * largest * H
-    y = carray(float32_pointer(words[_BACKWARD + 4] + 4 * row * H), (rows * H,))
-    grad = carray(float32_pointer(words[_BACKWARD + 5] + 4 * row * H), (rows * H,))
+    seed, threshold, scale = setting(words, _BACKWARD + 8)
+    to = words[_BACKWARD + 7] + 4 * number * largest * H
+    y = carray(float32_pointer(words[_BACKWARD + 5] + 4 * row * H), (rows * H,))
+    grad = carray(float32_pointer(words[_BACKWARD + 6] + 4 * row * H), (rows * H,))
     gelu_backward_part(y, grad, carray(float32_pointer(to), (rows * H,)), row * H, seed, threshold, scale)
     return to
 
 
 @compiled
-def _finish(words: Any, number: Any, rows: Any, u_rows: Any, y_rows: Any, grad_rows: Any) -> None:
+def _finish(words: Any, number: Any, row: Any, rows: Any, u_rows: Any, y_rows: Any, grad_rows: Any) -> None:
     """Add the direct path to a piece's gradients, and the piece to this worker's sums (the last word).
 
     Those are of gradients, of gradients times normalised inputs, and of these times gradients of outputs.
+    Inputs that are no data have no gradient.
     """
     H = words[4]
-    D = carray(float32_pointer(words[_BACKWARD + 3]), (H,))
-    sums = carray(float64_pointer(words[_BACKWARD + 10] + 24 * number * H), (3, H))
+    D = carray(float32_pointer(words[_BACKWARD + 4]), (H,))
+    sums = carray(float64_pointer(words[_BACKWARD + 11] + 24 * number * H), (3, H))
     part = np.empty((3, H), np.float32)
+    mask, first = _mask(words[_BACKWARD + 3], row), 0
+    while first < rows:
+        data, stop = run_of(mask, first, rows)
+        if not data:
+            carray(float32_pointer(y_rows + 4 * first * H), ((stop - first) * H,))[:] = 0
+            carray(float32_pointer(grad_rows + 4 * first * H), ((stop - first) * H,))[:] = 0
+        first = stop
     for start in range(0, rows, SUMMED):
         few = min(SUMMED, rows - start)
         u = carray(float32_pointer(u_rows + 4 * start * H), (few * H,))
@@ -156,7 +169,7 @@ _advance, _return = forward_through(_inputs, _activate), backward_through(_input
 def forward(arguments: Any) -> None:
     """Kernel. Words of the recurrence (u: the block's inputs; no D), then of our own.
 
-    Those are mean, scale, room for a piece of each worker, D, out and dropout's.
+    Those are mean, scale, room for a piece of each worker, mask or 0, D, out and dropout's.
     """
     _advance(arguments, float32_pointer, 4)
 
@@ -164,8 +177,8 @@ def forward(arguments: Any) -> None:
 def backward(arguments: Any) -> None:
     """Kernel. Words of the recurrence (no gradient of y, no D), then of our own.
 
-    Those are mean, scale, room for a piece of each worker, D, y, the gradient behind GELU, room again,
-    dropout's, and each worker's sums, float64 (workers, 3, H), which start as zero.
+    Those are mean, scale, room for a piece of each worker, mask or 0, D, y, the gradient behind GELU, room
+    again, dropout's, and each worker's sums, float64 (workers, 3, H), which start as zero.
     """
     _return(arguments, float32_pointer, 4)
 
@@ -174,14 +187,21 @@ def backward_apply(arguments: Any) -> None:
     """Kernel. The gradient of the block's inputs, in the place of that of normalised ones.
 
     Words: worker, workers, rows M, channels H, gradient, inputs and gradient of the residual stream (M, H);
-    mean and scale of the norm; means of the gradient alone and times the normalised inputs (H,).
+    mean and scale of the norm; means of the gradient alone and times the normalised inputs (H,); mask or 0.
     """
-    words = carray(arguments, (11,))
+    words = carray(arguments, (12,))
     number, workers = worker(words)
     M, H = words[2], words[3]
     grad, x = carray(float32_pointer(words[4]), (M, H)), carray(float32_pointer(words[5]), (M, H))
     beside, centre = carray(float32_pointer(words[6]), (M, H)), carray(float32_pointer(words[7]), (H,))
     scale, mean = carray(float32_pointer(words[8]), (H,)), carray(float32_pointer(words[9]), (H,))
     slope = carray(float32_pointer(words[10]), (H,))
-    for row in range(M * number // workers, M * (number + 1) // workers):
-        _pull(grad[row], x[row], beside[row], centre, scale, mean, slope)
+    row, last = M * number // workers, M * (number + 1) // workers
+    while row < last:
+        data, stop = run_of(words[11], row, last)
+        for k in range(row, stop):
+            if data:
+                _pull(grad[k], x[k], beside[k], centre, scale, mean, slope)
+            else:
+                grad[k] = beside[k]
+        row = stop

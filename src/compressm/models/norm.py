@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressm.scan.runtime import Kernel, run_kernel
+from compressm.scan.runtime import Kernel, addresses, run_kernel
 
 _MODULE = "compressm.models.norm_kernels"
 _SUMS, _APPLY = Kernel(_MODULE, "norm_sums"), Kernel(_MODULE, "norm_apply")
@@ -46,6 +46,21 @@ class MaskedBatchNorm(nn.Module):
             x: Activations.
             mask: ``(batch, L)``, true where an entry is data; padding is passed on as zero.
         """
+        if mask is not None and not self.training:  # data do not reach statistics: all rows may be normalised
+            return self._by_rows(x, None).masked_fill(~mask[..., None], 0)
+        traced = torch.compiler.is_compiling()  # there a count of data would be no number
+        if mask is None or traced or not (_served(x) and takes(mask, x)):
+            return self._by_rows(x, mask)
+        count = int(mask.sum())
+        if count < 2:
+            return self._by_rows(x, mask)
+        normalised, mean, var = _batch_norm(x.reshape(-1, x.shape[-1]), mask.reshape(-1), self.eps)
+        self.track(mean, var, count)
+        out: Tensor = normalised
+        return out.view(x.shape)
+
+    def _by_rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Padding is taken out before, and put in again."""
         rows = (x if mask is None else x[mask]).reshape(-1, x.shape[-1])
         normalised = self._normalise(rows)
         if mask is None:
@@ -53,8 +68,7 @@ class MaskedBatchNorm(nn.Module):
         return torch.zeros_like(x).masked_scatter(mask[..., None], normalised.to(x.dtype))
 
     def _normalise(self, rows: Tensor) -> Tensor:
-        on_kernels = rows.device.type == "cpu" and rows.dtype == torch.float32
-        if not (self.training and on_kernels and len(rows) > 1):
+        if not (self.training and _served(rows) and len(rows) > 1):
             return F.batch_norm(
                 rows,
                 self.running_mean,
@@ -63,7 +77,7 @@ class MaskedBatchNorm(nn.Module):
                 momentum=self.momentum,
                 eps=self.eps,
             )
-        normalised, mean, var = _batch_norm(rows, self.eps)
+        normalised, mean, var = _batch_norm(rows, None, self.eps)
         self.track(mean, var, len(rows))
         out: Tensor = normalised
         return out
@@ -76,72 +90,88 @@ class MaskedBatchNorm(nn.Module):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
 
 
+def takes(mask: Tensor, x: Tensor) -> bool:
+    """Whether the kernels read this mask of inputs ``x`` (..., H)."""
+    return mask.dtype == torch.bool and mask.device == x.device and mask.shape == x.shape[:-1]
+
+
+def _served(rows: Tensor) -> bool:
+    """Whether there are kernels for this tensor."""
+    return rows.device.type == "cpu" and rows.dtype == torch.float32
+
+
 def _threads(rows: Tensor) -> int:
     return torch.get_num_threads() if rows.numel() >= _SMALL else 1
 
 
-def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (H,) of contiguous float32 rows (M, H) on a CPU, in float64."""
-    mean, square = _sums(_SUMS, rows)
+def moments(rows: Tensor, mask: Tensor | None = None, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (H,), in float64, of contiguous float32 rows (M, H) on a CPU.
+
+    With a contiguous mask (M,), of the ``count`` rows in which it is true.
+    """
+    mean, square = _sums(_SUMS, rows, mask=mask) / (len(rows) if count is None else count)
     return mean, (square - mean * mean).clamp(min=0)
 
 
-def _sums(kernel: Kernel, *matrices: Tensor) -> Tensor:
-    """Means over the rows of what the kernel sums, float64 ``(2, H)``."""
+def _sums(kernel: Kernel, *matrices: Tensor, mask: Tensor | None) -> Tensor:
+    """Sums over the rows, where the mask is true, of what the kernel sums, float64 ``(2, H)``."""
     rows, channels = matrices[0].shape
     threads = _threads(matrices[0])
     sums = matrices[0].new_zeros(threads, 2, channels, dtype=torch.float64)
-    run_kernel(kernel, [rows, channels, *(x.data_ptr() for x in (*matrices, sums))], threads)
-    return sums.sum(0) / rows
+    run_kernel(kernel, [rows, channels, *addresses(*matrices, sums, mask)], threads)
+    return sums.sum(0)
 
 
-def _apply(kernel: Kernel, *arrays: Tensor) -> Tensor:
+def _apply(kernel: Kernel, *arrays: Tensor, mask: Tensor | None) -> Tensor:
     out = torch.empty_like(arrays[0])
-    run_kernel(kernel, [*arrays[0].shape, *(x.data_ptr() for x in (*arrays, out))], _threads(out))
+    run_kernel(kernel, [*out.shape, *addresses(*arrays, out, mask)], _threads(out))
     return out
 
 
 @torch.library.custom_op("compressm::batch_norm", mutates_args=())
-def _batch_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised rows (M, H), and the mean and biased variance (H,) they had."""
-    x = x.contiguous()
-    mean, var = moments(x)
+def _batch_norm(x: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised rows (M, H), zero without the mask (M,), and the mean and biased variance (H,) they had."""
+    x, mask = x.contiguous(), None if mask is None else mask.contiguous()
+    mean, var = moments(x, mask, None if mask is None else int(mask.sum()))
     scale = torch.rsqrt(var + eps)
-    return _apply(_APPLY, x, mean.float(), scale.float()), mean.float(), var.float()
+    return _apply(_APPLY, x, mean.float(), scale.float(), mask=mask), mean.float(), var.float()
 
 
 @torch.library.custom_op("compressm::batch_norm_backward", mutates_args=())
-def _batch_norm_backward(grad: Tensor, normal: Tensor, var: Tensor, eps: float) -> Tensor:
-    grad = grad.contiguous()
-    mean, slope = _sums(_BACKWARD_SUMS, grad, normal).float()
-    return _apply(_BACKWARD_APPLY, grad, normal, mean, slope, torch.rsqrt(var + eps))
+def _batch_norm_backward(
+    grad: Tensor, normal: Tensor, mask: Tensor | None, var: Tensor, eps: float
+) -> Tensor:
+    grad, mask = grad.contiguous(), None if mask is None else mask.contiguous()
+    count = len(grad) if mask is None else int(mask.sum())
+    mean, slope = (_sums(_BACKWARD_SUMS, grad, normal, mask=mask) / count).float()
+    return _apply(_BACKWARD_APPLY, grad, normal, mean, slope, torch.rsqrt(var + eps), mask=mask)
 
 
 @_batch_norm.register_fake
-def _(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    del eps
+def _(x: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    del mask, eps
     return x.new_empty(x.shape), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
 
 
 @_batch_norm_backward.register_fake
-def _(grad: Tensor, normal: Tensor, var: Tensor, eps: float) -> Tensor:
-    del normal, var, eps
+def _(grad: Tensor, normal: Tensor, mask: Tensor | None, var: Tensor, eps: float) -> Tensor:
+    del normal, mask, var, eps
     return grad.new_empty(grad.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, ctx.eps = inputs
+    _, mask, ctx.eps = inputs
     normal, _, var = output
-    ctx.save_for_backward(normal, var)
+    ctx.save_for_backward(normal, mask, var)
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if grad is None:
-        return None, None
-    normal, var = ctx.saved_tensors
-    return _batch_norm_backward(grad, normal, var, ctx.eps), None
+        return None, None, None
+    normal, mask, var = ctx.saved_tensors
+    return _batch_norm_backward(grad, normal, mask, var, ctx.eps), None, None
 
 
 _batch_norm.register_autograd(_differentiate, setup_context=_save)

@@ -10,11 +10,26 @@ import numpy as np
 from numba import carray
 
 from compressm.scan.runtime.arrays import ZERO
-from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, worker
+from compressm.scan.runtime.pointers import compiled, float32_pointer, float64_pointer, uint8_pointer, worker
 from compressm.scan.runtime.vectors import load, prefetch, prefetch_to_write, spread, store
 from compressm.scan.runtime.widths import AHEAD, LANES
 
 SUMMED = 32  # rows that are summed in float32
+
+
+@compiled
+def run_of(mask: Any, row: Any, last: Any) -> Any:
+    """Whether a row is data, and where rows end that are like it, at ``last`` at most.
+
+    ``mask`` is the address of a byte for each row, or 0 if all are data.
+    """
+    if mask == 0:
+        return True, last
+    bytes_of = carray(uint8_pointer(mask), (last,))
+    stop = row + 1
+    while stop < last and (bytes_of[stop] != 0) == (bytes_of[row] != 0):
+        stop += 1
+    return bytes_of[row] != 0, stop
 
 
 @compiled
@@ -55,7 +70,7 @@ def _add_moments(x: Any, sums: Any, part: Any) -> None:
 
 
 @compiled
-def add_products(grad: Any, normal: Any, sums: Any, part: Any) -> None:
+def _add_products(grad: Any, normal: Any, sums: Any, part: Any) -> None:
     """Add a few rows of gradients to ``sums``, alone and times the normalised values; ``part`` is scratch."""
     rows, H = grad.shape
     whole, flat, values = H // LANES * LANES, grad.reshape(rows * H), normal.reshape(rows * H)
@@ -79,8 +94,21 @@ def add_products(grad: Any, normal: Any, sums: Any, part: Any) -> None:
 
 
 @compiled
-def normalise_row(x: Any, mean: Any, scale: Any, out: Any) -> None:
-    """``out = (x - mean) * scale``."""
+def normalise_rows(x: Any, mean: Any, scale: Any, out: Any, first: Any, last: Any, mask: Any) -> None:
+    """``out = (x - mean) * scale`` in rows ``first .. last``, 0 where the mask has no data."""
+    row = first
+    while row < last:
+        data, stop = run_of(mask, row, last)
+        for k in range(row, stop):
+            if data:
+                _normalise_row(x[k], mean, scale, out[k])
+            else:
+                out[k] = 0
+        row = stop
+
+
+@compiled
+def _normalise_row(x: Any, mean: Any, scale: Any, out: Any) -> None:
     whole = x.size // LANES * LANES
     for j in range(0, whole, LANES):
         prefetch(x, j + AHEAD)
@@ -104,55 +132,69 @@ def _pull(g: Any, normal: Any, mean: Any, slope: Any, scale: Any, out: Any) -> N
 
 
 # Every kernel's words: worker, workers, rows M and channels H, then arrays of float32: matrices (M, H) and
-# vectors (H,); ``sums`` is float64, two vectors for each worker, and starts as zero.
+# vectors (H,); ``sums`` is float64, two vectors for each worker, and starts as zero. The last word is the
+# address of a mask, as for :func:`run_of`.
 
 
 def norm_sums(arguments: Any) -> None:
     """Sums of values and squares. Arrays: x, sums."""
-    words = carray(arguments, (6,))
+    words = carray(arguments, (7,))
     number, workers = worker(words)
     M, H = words[2], words[3]
     x, sums = carray(float32_pointer(words[4]), (M, H)), carray(float64_pointer(words[5]), (workers, 2, H))
-    first, last = _share(M, number, workers)
+    row, last = _share(M, number, workers)
     part = np.empty((2, H), np.float32)
-    for start in range(first, last, SUMMED):
-        _add_moments(x[start : min(start + SUMMED, last)], sums[number], part)
+    while row < last:
+        data, stop = run_of(words[6], row, min(row + SUMMED, last))
+        if data:
+            _add_moments(x[row:stop], sums[number], part)
+        row = stop
 
 
 def norm_apply(arguments: Any) -> None:
-    """``out = (x - mean) * scale``. Arrays: x, mean, scale, out."""
-    words = carray(arguments, (8,))
+    """``out = (x - mean) * scale``, 0 where there are no data. Arrays: x, mean, scale, out."""
+    words = carray(arguments, (9,))
     number, workers = worker(words)
     M, H = words[2], words[3]
     x, out = carray(float32_pointer(words[4]), (M, H)), carray(float32_pointer(words[7]), (M, H))
     mean, scale = carray(float32_pointer(words[5]), (H,)), carray(float32_pointer(words[6]), (H,))
     first, last = _share(M, number, workers)
-    for row in range(first, last):
-        normalise_row(x[row], mean, scale, out[row])
+    normalise_rows(x, mean, scale, out, first, last, words[8])
 
 
 def norm_backward_sums(arguments: Any) -> None:
     """Sums of gradients, alone and times the normalised values. Arrays: grad, normal, sums."""
-    words = carray(arguments, (7,))
+    words = carray(arguments, (8,))
     number, workers = worker(words)
     M, H = words[2], words[3]
     g, normal = carray(float32_pointer(words[4]), (M, H)), carray(float32_pointer(words[5]), (M, H))
     sums = carray(float64_pointer(words[6]), (workers, 2, H))
-    first, last = _share(M, number, workers)
+    row, last = _share(M, number, workers)
     part = np.empty((2, H), np.float32)
-    for start in range(first, last, SUMMED):
-        stop = min(start + SUMMED, last)
-        add_products(g[start:stop], normal[start:stop], sums[number], part)
+    while row < last:
+        data, stop = run_of(words[7], row, min(row + SUMMED, last))
+        if data:
+            _add_products(g[row:stop], normal[row:stop], sums[number], part)
+        row = stop
 
 
 def norm_backward_apply(arguments: Any) -> None:
-    """``out = (grad - mean - normal * slope) * scale``. Arrays: grad, normal, mean, slope, scale, out."""
-    words = carray(arguments, (10,))
+    """``out = (grad - mean - normal * slope) * scale``, 0 where there are no data.
+
+    Arrays: grad, normal, mean, slope, scale, out.
+    """
+    words = carray(arguments, (11,))
     number, workers = worker(words)
     M, H = words[2], words[3]
     g, normal = carray(float32_pointer(words[4]), (M, H)), carray(float32_pointer(words[5]), (M, H))
     mean, slope = carray(float32_pointer(words[6]), (H,)), carray(float32_pointer(words[7]), (H,))
     scale, out = carray(float32_pointer(words[8]), (H,)), carray(float32_pointer(words[9]), (M, H))
-    first, last = _share(M, number, workers)
-    for row in range(first, last):
-        _pull(g[row], normal[row], mean, slope, scale, out[row])
+    row, last = _share(M, number, workers)
+    while row < last:
+        data, stop = run_of(words[10], row, last)
+        for k in range(row, stop):
+            if data:
+                _pull(g[k], normal[k], mean, slope, scale, out[k])
+            else:
+                out[k] = 0
+        row = stop

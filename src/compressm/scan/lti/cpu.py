@@ -17,7 +17,15 @@ from torch import Tensor
 
 from compressm.scan.lti import few_channels, together
 from compressm.scan.lti.pieces import Pieces, kept_shape
-from compressm.scan.runtime import FLOATS, Kernel, gemm_addresses, processor_has, run_kernel, workers_share
+from compressm.scan.runtime import (
+    FLOATS,
+    Kernel,
+    addresses,
+    gemm_addresses,
+    processor_has,
+    run_kernel,
+    workers_share,
+)
 from compressm.scan.runtime.packing import Weights, packed_weights
 
 _MODULE = "compressm.scan.lti.sequences"
@@ -101,7 +109,7 @@ def _parameters(slope: Tensor, into: Tensor, out_of: Tensor) -> tuple[Tensor, Te
     """Gradients of lambda, B and C from shares of those of what kernels read."""
     (shares, P, states), H = out_of.shape, into.shape[2]
     grad_B, grad_C = into.new_empty(2, states // 2, H), into.new_empty(2, P, states // 2)
-    words = [shares, H, P, states // 2, *_addresses(into, out_of, grad_B, grad_C)]
+    words = [shares, H, P, states // 2, *addresses(into, out_of, grad_B, grad_C)]
     run_kernel(_GATHER[into.dtype], words, _threads(grad_B.numel() + grad_C.numel()))
     return slope.sum(0).to(into.dtype).view(2, -1), grad_B, grad_C
 
@@ -148,7 +156,7 @@ def forward_by_sequences(
     words, room, scratch = _layout(u, C, cut, buffers=1, reverse=reverse, keep=keep)
     packed = _packed(cut, Weights(into, H, 2 * N, turned=True), Weights(out_of, 2 * N, P, turned=True))
     operands = (u, into, out_of, lam, carry, y, kept, room, scratch, D, *packed)
-    run_kernel(kernel, [*words, *_addresses(*operands), *more], torch.get_num_threads())
+    run_kernel(kernel, [*words, *addresses(*operands), *more], torch.get_num_threads())
     return y, kept
 
 
@@ -174,7 +182,7 @@ def backward_by_sequences(
     shares = out_of.new_zeros(workers, out_of.shape[0], dtype=torch.float64)
     operands = (u, into, out_of, lam, carry, grad_y, kept, room, scratch, start, slope, grad_u, grad_into,
                 grad_out_of, D, shares, *packed)  # fmt: skip
-    run_kernel(kernel, [*words, *_addresses(*operands), *more], workers)
+    run_kernel(kernel, [*words, *addresses(*operands), *more], workers)
     if grad_D is not None:
         grad_D.copy_(shares.sum(0))
     return grad_u, *_parameters(slope, grad_into, grad_out_of)
@@ -192,10 +200,6 @@ def _pieces(u: Tensor, N: int) -> Pieces:
     return Pieces.of(u.shape[0], u.shape[1], 2 * N * u.element_size())
 
 
-def _addresses(*tensors: Tensor | None) -> list[int]:
-    return [0 if x is None else x.data_ptr() for x in tensors]
-
-
 def _layout(
     u: Tensor, C: Tensor, cut: Pieces, *, buffers: int, reverse: bool, keep: str
 ) -> tuple[list[int], Tensor, Tensor]:
@@ -211,7 +215,7 @@ def _output_weights(C: Tensor) -> Tensor:
     """(P, 2 N) such that ``[Re x, Im x]`` times its transpose is ``Re(C x)``."""
     _, P, N = C.shape
     rows = C.new_empty(P, 2 * N)
-    run_kernel(_PACK[C.dtype], [P, N, *_addresses(C, rows)], _threads(rows.numel()))
+    run_kernel(_PACK[C.dtype], [P, N, *addresses(C, rows)], _threads(rows.numel()))
     return rows
 
 

@@ -97,7 +97,7 @@ def leave_outputs(_words: Any, _row: Any, _rows: Any, _u_rows: Any, _y_rows: Any
 
 @compiled
 def leave_gradients(
-    _words: Any, _number: Any, _rows: Any, _u_rows: Any, _y_rows: Any, _grad_rows: Any
+    _words: Any, _number: Any, _row: Any, _rows: Any, _u_rows: Any, _y_rows: Any, _grad_rows: Any
 ) -> None:
     """Gradients of inputs are done."""
 
@@ -226,7 +226,7 @@ def backward_through(inputs: Any, slopes_of: Any, gradients: Any) -> Any:
                     _direct(carray(pointer(D), (P,)), slopes, carray(pointer(to), (rows, H)))
                 packed = packed_into if whole else 0
                 multiply_by(size, room, w, into, False, packed, to, rows, H, 2 * N, direct)
-                gradients(words, number, rows, u_rows, y_rows, to)
+                gradients(words, number, row, rows, u_rows, y_rows, to)
 
     return _named(backward, inputs, slopes_of, gradients)
 

@@ -3,12 +3,13 @@
 from compressm.scan.runtime.blas import gemm_addresses, processor_has
 from compressm.scan.runtime.cache import cache_directory
 from compressm.scan.runtime.compiled import FLOATS, STORED, Kernel, compile_seconds, stored
-from compressm.scan.runtime.team import run_kernel, workers_share
+from compressm.scan.runtime.team import addresses, run_kernel, workers_share
 
 __all__ = [
     "FLOATS",
     "STORED",
     "Kernel",
+    "addresses",
     "cache_directory",
     "compile_seconds",
     "gemm_addresses",

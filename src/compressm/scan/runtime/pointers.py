@@ -58,6 +58,7 @@ int64_pointer = _pointer_to(types.int64)
 float32_pointer = _pointer_to(types.float32)
 float64_pointer = _pointer_to(types.float64)
 uint16_pointer = _pointer_to(types.uint16)
+uint8_pointer = _pointer_to(types.uint8)
 
 
 @compiled

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from compressm.scan.runtime.blas import GEMM_SYMBOLS, gemm_addresses
 from compressm.scan.runtime.compiled import Kernel
@@ -42,6 +43,11 @@ def run_kernel(kernel: Kernel, arguments: list[int], threads: int) -> None:
         parallel(kernel.address, words.buffer_info()[0], threads, 0)
     else:
         _run_on_python_threads(kernel.address, words, threads)
+
+
+def addresses(*tensors: Tensor | None) -> list[int]:
+    """Where tensors begin, as words of a kernel; 0 for None. They must outlive its call."""
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 def workers_share(items: int) -> bool:
