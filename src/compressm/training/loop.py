@@ -14,6 +14,7 @@ from torch import Tensor
 from compressm.compression import Cut
 from compressm.data import Splits, load
 from compressm.saving import save
+from compressm.scan import compile_seconds
 from compressm.training.config import TrainConfig
 from compressm.training.costs import start_of_costs, summarise_costs
 from compressm.training.device import is_timed, matrix_precision, wait_for
@@ -160,13 +161,16 @@ def _run(
         timed = is_timed(session.device, session.step + 1, first=not window.seconds)
         if timed:
             wait_for(session.device)
-        began = time.perf_counter()
+        began, loaded = time.perf_counter(), compile_seconds()
         loss, accuracy = _optimise(session)
         window.add(loss, accuracy)
         if timed:
             wait_for(session.device)
-            window.seconds.append(time.perf_counter() - began)
-            session.record_step_time(window.seconds[-1])
+            # Kernels are compiled, or loaded from disk, in a run's first steps: that is no step's own time.
+            loading = compile_seconds() - loaded
+            window.seconds.append(time.perf_counter() - began - loading)
+            if loading == 0:
+                session.record_step_time(window.seconds[-1])
         checks = len(session.checks)
         cut = session.cut(loss, lambda: evaluate(session.model, splits.validation, session.objective).value)
         if cut is not None and cut.undid is not None:
