@@ -18,10 +18,11 @@ from compressm.training import (
     RunFolder,
     TrainConfig,
     evaluate,
+    loop,
     resume,
     train,
 )
-from compressm.training.session import learning_rate_factor
+from compressm.training.session import Session, learning_rate_factor
 
 CONFIG = TrainConfig(
     task="toy",
@@ -218,3 +219,17 @@ def test_every_reduction_trains(tmp_path: Path, reduction: Any) -> None:
     settings = CompressionConfig(fraction=0.25, stop=0.5, reduction=reduction)
     result = train(replace(CONFIG, compression=settings), RunFolder(tmp_path / "run"))
     assert result.model.state_dims <= [3, 3]
+
+
+def test_a_step_in_which_kernels_were_loaded_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+    loading = iter([0.0, 1e-6])  # before and after the first step's work; no more is loaded then
+    monkeypatch.setattr(loop, "compile_seconds", lambda: next(loading, 1e-6))
+    monkeypatch.setattr(Session, "record_step_time", lambda session, _: timed.append(session.step))
+    short = replace(CONFIG, steps=5, log_every=5, compression=CompressionConfig())
+    train(short, RunFolder(tmp_path / "run"))
+    assert timed == [2, 3, 4, 5]
+    (line,) = (line for line in lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train")
+    assert line["step_seconds"] > 0
