@@ -59,7 +59,7 @@ def test_calibration_is_used_at_once_and_by_later_processes(
     monkeypatch.setattr(calibration, "measure", lambda form, shape, **_: measured[form] * shape.L)
     found = calibrate(shapes=calibration.SHAPES[:20])
     assert constants.current() == found
-    assert json.loads((tmp_path / "lti_scan.json").read_text()) == found
+    assert json.loads((tmp_path / "lti_scan-2.json").read_text()) == found
     monkeypatch.setattr(constants, "_current", None)
     assert constants.current() == found
 
@@ -71,13 +71,13 @@ def test_a_measurement_runs_the_form_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"scan/training": [1]}'])
 def test_a_damaged_file_is_named_with_the_remedy(text: str, tmp_path: Path) -> None:
-    (tmp_path / "lti_scan.json").write_text(text)
-    with pytest.raises(ValueError, match=r"lti_scan\.json does not hold constants .* delete it"):
+    (tmp_path / "lti_scan-2.json").write_text(text)
+    with pytest.raises(ValueError, match=r"lti_scan-2\.json does not hold constants .* delete it"):
         constants.current()
 
 
 def test_constants_of_another_version_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "lti_scan.json").write_text(json.dumps({name: [1.0] for name in constants.SHIPPED}))
+    (tmp_path / "lti_scan-2.json").write_text(json.dumps({name: [1.0] for name in constants.SHIPPED}))
     with pytest.raises(ValueError, match="another version's cost model; delete it"):
         constants.current()
 

@@ -91,7 +91,9 @@ def _few_channels_counts(shape: Shape, training: bool) -> tuple[float, ...]:
     products = H + OCTET * -(-P // OCTET)
     if training:
         products += H + P + 4 * (-(-H // 4) + -(-P // 4)) + OCTET * -(-H // OCTET)
-    return 1.0, rows * blocks * products, rows * blocks, rows * (H + P), rows, blocks * (H + P)
+    # Every column of states reads the inputs, and writes outputs and gradients of its own.
+    passes = rows * few_channels.columns_of(batch, N)
+    return 1.0, rows * blocks * products, rows * blocks, passes * (H + P), passes, blocks * (H + P)
 
 
 def _convolution_counts(shape: Shape) -> tuple[float, ...]:

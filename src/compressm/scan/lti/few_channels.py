@@ -32,6 +32,14 @@ def kept_shape(keep: str, batch: int, length: int, N: int) -> tuple[int, ...]:
     return (0,) if keep == "nothing" else (batch, -(-length // STEPS), -(-N // HALF) * LANES)
 
 
+def columns_of(batch: int, N: int) -> int:
+    """Columns that divide the states of a sequence: a few sequences would leave threads without work.
+
+    The number of threads has no say in them, so that it does not change the order of sums in outputs.
+    """
+    return min(-(-ITEMS // batch), -(-N // HALF))
+
+
 def forward(
     u: Tensor, lam: Tensor, B: Tensor, C: Tensor, carry: Tensor, *, reverse: bool, keep: str
 ) -> tuple[Tensor, Tensor]:
@@ -65,7 +73,5 @@ def backward(
 def _layout(u: Tensor, C: Tensor, *, reverse: bool, keep: str) -> tuple[list[int], int, int]:
     """The words of a kernel before its operands, columns of work, workers."""
     (batch, length, H), (_, P, N), workers = u.shape, C.shape, torch.get_num_threads()
-    # Columns divide the states of a sequence: a few sequences would leave threads without work. The number of
-    # threads has no say in them, so that it does not change the order of the sums that outputs are.
-    columns = min(-(-ITEMS // batch), -(-N // HALF))
+    columns = columns_of(batch, N)
     return [batch, length, H, P, N, int(reverse), int(keep != "nothing"), columns], columns, workers
