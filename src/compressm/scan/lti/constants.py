@@ -17,7 +17,7 @@ SHIPPED: Constants = {
     "convolution/training": [0.00219, 6.34e-09, 1.45e-08, 3.59e-10, 4.06e-10, 0, 6.48e-09],
     "convolution/inference": [0.000864, 2.83e-09, 3.68e-09, 6.85e-11, 4.68e-11, 0, 7.45e-09],
 }
-"""Seconds on one thread of an Intel Xeon with AMX, float32, as :func:`compressm.scan.calibrate` found them."""
+"""Seconds on one thread of an Intel Xeon with AMX, float32, as :func:`compressm.scan.calibrate` found."""
 
 _current: Constants | None = None
 
