@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compressm.models import norm, pointwise_cpu
-from compressm.models.pointwise import MAX_ELEMENTS, ONE_PRODUCT, WORTH_A_KERNEL, masks_of
+from compressm.models.pointwise import MAX_ELEMENTS, ONE_PRODUCT, WORTH_A_KERNEL, seed_for
 from compressm.scan.lti import cost, cpu
 from compressm.scan.lti.pieces import Pieces
 from compressm.scan.runtime import Kernel, addresses, run_kernel
@@ -95,7 +95,7 @@ class _FusedBlock(torch.autograd.Function):
         x, lam, B, C, D, weight, bias = cast(list[Tensor], given)
         shape = cost.Shape.of(x, C)
         ctx.count, ctx.p, ctx.keep = count, p, cost.what_to_keep(shape)
-        ctx.seeds = masks_of(x, p), masks_of(x, p)
+        ctx.seeds = seed_for(x, p), seed_for(x, p)
         mean, var = norm.moments(x.view(-1, shape.H), mask, count)
         scale = torch.rsqrt(var + eps).float()
         mean, var = mean.float(), var.float()

@@ -54,10 +54,7 @@ class MaskedBatchNorm(nn.Module):
         count = int(mask.sum())
         if count < 2:
             return self._by_rows(x, mask)
-        normalised, mean, var = _batch_norm(x.reshape(-1, x.shape[-1]), mask.reshape(-1), self.eps)
-        self.track(mean, var, count)
-        out: Tensor = normalised
-        return out.view(x.shape)
+        return self._by_kernels(x.reshape(-1, x.shape[-1]), mask.reshape(-1), count).view(x.shape)
 
     def _by_rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Padding is taken out before, and put in again."""
@@ -68,17 +65,20 @@ class MaskedBatchNorm(nn.Module):
         return torch.zeros_like(x).masked_scatter(mask[..., None], normalised.to(x.dtype))
 
     def _normalise(self, rows: Tensor) -> Tensor:
-        if not (self.training and _served(rows) and len(rows) > 1):
-            return F.batch_norm(
-                rows,
-                self.running_mean,
-                self.running_var,
-                training=self.training,
-                momentum=self.momentum,
-                eps=self.eps,
-            )
-        normalised, mean, var = _batch_norm(rows, None, self.eps)
-        self.track(mean, var, len(rows))
+        if self.training and _served(rows) and len(rows) > 1:
+            return self._by_kernels(rows, None, len(rows))
+        return F.batch_norm(
+            rows,
+            self.running_mean,
+            self.running_var,
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+
+    def _by_kernels(self, rows: Tensor, mask: Tensor | None, count: int) -> Tensor:
+        normalised, mean, var = _batch_norm(rows, mask, count, self.eps)
+        self.track(mean, var, count)
         out: Tensor = normalised
         return out
 
@@ -104,12 +104,12 @@ def _threads(rows: Tensor) -> int:
     return torch.get_num_threads() if rows.numel() >= _SMALL else 1
 
 
-def moments(rows: Tensor, mask: Tensor | None = None, count: int | None = None) -> tuple[Tensor, Tensor]:
+def moments(rows: Tensor, mask: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (H,), in float64, of contiguous float32 rows (M, H) on a CPU.
 
-    With a contiguous mask (M,), of the ``count`` rows in which it is true.
+    With a contiguous mask (M,) of those in which it is true. There are ``count``.
     """
-    mean, square = _sums(_SUMS, rows, mask=mask) / (len(rows) if count is None else count)
+    mean, square = _sums(_SUMS, rows, mask=mask) / count
     return mean, (square - mean * mean).clamp(min=0)
 
 
@@ -129,38 +129,40 @@ def _apply(kernel: Kernel, *arrays: Tensor, mask: Tensor | None) -> Tensor:
 
 
 @torch.library.custom_op("compressm::batch_norm", mutates_args=())
-def _batch_norm(x: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised rows (M, H), zero without the mask (M,), and the mean and biased variance (H,) they had."""
+def _batch_norm(x: Tensor, mask: Tensor | None, count: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised rows (M, H), and the mean and biased variance (H,) they had.
+
+    With a mask (M,) that is true in ``count`` rows, of these; the others become zero.
+    """
     x, mask = x.contiguous(), None if mask is None else mask.contiguous()
-    mean, var = moments(x, mask, None if mask is None else int(mask.sum()))
+    mean, var = moments(x, mask, count)
     scale = torch.rsqrt(var + eps)
     return _apply(_APPLY, x, mean.float(), scale.float(), mask=mask), mean.float(), var.float()
 
 
 @torch.library.custom_op("compressm::batch_norm_backward", mutates_args=())
 def _batch_norm_backward(
-    grad: Tensor, normal: Tensor, mask: Tensor | None, var: Tensor, eps: float
+    grad: Tensor, normal: Tensor, mask: Tensor | None, var: Tensor, count: int, eps: float
 ) -> Tensor:
     grad, mask = grad.contiguous(), None if mask is None else mask.contiguous()
-    count = len(grad) if mask is None else int(mask.sum())
     mean, slope = (_sums(_BACKWARD_SUMS, grad, normal, mask=mask) / count).float()
     return _apply(_BACKWARD_APPLY, grad, normal, mean, slope, torch.rsqrt(var + eps), mask=mask)
 
 
 @_batch_norm.register_fake
-def _(x: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    del mask, eps
+def _(x: Tensor, mask: Tensor | None, count: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    del mask, count, eps
     return x.new_empty(x.shape), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
 
 
 @_batch_norm_backward.register_fake
-def _(grad: Tensor, normal: Tensor, mask: Tensor | None, var: Tensor, eps: float) -> Tensor:
-    del normal, mask, var, eps
+def _(grad: Tensor, normal: Tensor, mask: Tensor | None, var: Tensor, count: int, eps: float) -> Tensor:
+    del normal, mask, var, count, eps
     return grad.new_empty(grad.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, mask, ctx.eps = inputs
+    _, mask, ctx.count, ctx.eps = inputs
     normal, _, var = output
     ctx.save_for_backward(normal, mask, var)
     ctx.mark_non_differentiable(output[1], output[2])
@@ -169,9 +171,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if grad is None:
-        return None, None, None
+        return None, None, None, None
     normal, mask, var = ctx.saved_tensors
-    return _batch_norm_backward(grad, normal, mask, var, ctx.eps), None, None
+    return _batch_norm_backward(grad, normal, mask, var, ctx.count, ctx.eps), None, None, None
 
 
 _batch_norm.register_autograd(_differentiate, setup_context=_save)

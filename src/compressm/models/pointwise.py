@@ -33,7 +33,7 @@ def gelu_dropout(y: Tensor, p: float) -> Tensor:
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )
-    out: Tensor = gelu_op(y, masks_of(y, p), p, half)
+    out: Tensor = gelu_op(y, seed_for(y, p), p, half)
     return out
 
 
@@ -41,7 +41,7 @@ def gate_dropout_residual(x: Tensor, a: Tensor, b: Tensor, p: float) -> Tensor:
     """``x + dropout(a * sigmoid(b))``; dropout as in :func:`gelu_dropout`."""
     if not _served(x, p, a, b):
         return x + F.dropout(a * torch.sigmoid(b), p)
-    out: Tensor = gate_op(x, a, b, masks_of(x, p), p)
+    out: Tensor = gate_op(x, a, b, seed_for(x, p), p)
     return out
 
 
@@ -67,7 +67,7 @@ def glu_dropout_residual(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor
     both = F.linear(hidden, weight)
     if not _served(x, p, both):
         return _gate(x, both + bias, p)
-    out: Tensor = glu_op(x, both, bias, masks_of(x, p), p)
+    out: Tensor = glu_op(x, both, bias, seed_for(x, p), p)
     return out
 
 
@@ -84,7 +84,7 @@ def _served(x: Tensor, p: float, *products: Tensor) -> bool:
     return x.numel() > 0 if p > 0 else x.numel() >= WORTH_A_KERNEL
 
 
-def masks_of(like: Tensor, p: float) -> Tensor:
+def seed_for(like: Tensor, p: float) -> Tensor:
     """64 random bits from PyTorch's generator, so that ``torch.manual_seed`` decides the mask."""
     if p == 0:
         return torch.empty(1, dtype=torch.int64, device=like.device)
